@@ -1,0 +1,86 @@
+"""Finds what a test run has left behind on the machine."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.commands import run
+
+SESSION_VARIABLE = "BOUND_IMAGES_TEST_SESSION"
+"""Inherited by every process that the tests start, so that stragglers are known by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Mounts and loop devices at one moment."""
+
+    mounts: frozenset[str]
+    """Lines of /proc/self/mountinfo without the ids, which change."""
+    loops: frozenset[str]
+    """`DEVICE BACKING-FILE` of every loop device in use."""
+
+    @classmethod
+    def now(cls) -> "Machine":
+        """Look at the machine."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        backing = Path("/sys/block").glob("loop*/loop/backing_file")
+        loops = (f"/dev/{path.parts[3]} {_read(path)}" for path in backing)
+        return cls(
+            mounts=frozenset(" ".join(line.split()[3:]) for line in lines),
+            loops=frozenset(loops),
+        )
+
+
+def leftovers(before: Machine, session: str, own: Iterable[Path], *, alone: bool) -> list[str]:
+    """List mounts, loop devices and processes that appeared since `before` and are ours.
+
+    Ours are those that name a path of `own` or a device that does. When the tests are `alone` on
+    the machine, as in CI, every new one counts.
+    """
+    now = Machine.now()
+    marks = [str(path) for path in own]
+    loops = [loop for loop in now.loops - before.loops if alone or _names(loop, marks)]
+    marks += [f" {loop.split()[0]} " for loop in loops]
+    mounts = [line for line in now.mounts - before.mounts if alone or _names(line, marks)]
+    return sorted(
+        [f"loop device {loop}" for loop in loops]
+        + [f"mount {mount}" for mount in mounts]
+        + [f"process {process}" for process in _processes(session)]
+    )
+
+
+def detach_below(directory: Path) -> list[str]:
+    """Take away every mount on or below a directory; return where they were."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = (line.split()[4].encode().decode("unicode_escape") for line in lines)
+    found = [point for point in points if Path(point).is_relative_to(directory)]
+    for point in reversed(found):
+        run(("umount", "--lazy", point))
+    return found
+
+
+def _names(text: str, marks: Iterable[str]) -> bool:
+    return any(mark in text for mark in marks)
+
+
+def _processes(session: str) -> list[str]:
+    mark = f"{SESSION_VARIABLE}={session}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+                found.append(f"{process.name} {command.decode(errors='replace')}")
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
