@@ -1,0 +1,5 @@
+"""Entry for ``python -m installer_plugin``."""
+
+from installer_plugin.cli import main
+
+main()

@@ -1,0 +1,196 @@
+"""Progress and log events: what the stages say while they work, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+SCHEMA = "bootc-bound-images/progress/1"
+REDRAW_SECONDS = 0.1
+"""Shortest time between two drawings of a progress line on a terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A stage has begun, or says what it decided."""
+
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a stage is with one image."""
+
+    stage: str
+    image: str
+    done: int
+    """Bytes."""
+    total: int
+    """Bytes; the image is finished when *done* equals it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something that does not stop the work but should be read."""
+
+    stage: str
+    message: str
+
+
+Event = Step | Progress | Warned
+
+
+class Sink(Protocol):
+    """Takes events; called from several threads, one call at a time."""
+
+    def send(self, event: Event) -> None:
+        """Show or pass on *event*."""
+
+
+class Events:
+    """What a stage is handed to speak to the world."""
+
+    def __init__(self, sinks: Sequence[Sink] = ()) -> None:
+        self._sinks = tuple(sinks)
+        self._lock = threading.Lock()
+
+    def send(self, event: Event) -> None:
+        """Pass *event* to every sink."""
+        with self._lock:
+            for sink in self._sinks:
+                sink.send(event)
+
+    def step(self, stage: str, message: str) -> None:
+        """Say what *stage* begins or decided."""
+        self.send(Step(stage=stage, message=message))
+
+    def progress(self, stage: str, image: str, done: int, total: int) -> None:
+        """Say how far *stage* is with *image*, in bytes."""
+        self.send(Progress(stage=stage, image=image, done=min(done, total), total=total))
+
+    def warn(self, stage: str, message: str) -> None:
+        """Say what should be read although the work goes on."""
+        self.send(Warned(stage=stage, message=message))
+
+
+def iec(size: float) -> str:
+    """*size* bytes in IEC units, three significant digits: ``1.23 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1000 or unit == "GiB":
+            break
+        size /= 1024
+    if unit == "B":
+        return f"{int(size)} B"
+    return f"{size:#.3g}".rstrip(".") + f" {unit}"
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Speed of one image's work since its first event."""
+
+    began: float
+    first: int
+
+    def text(self, event: Progress) -> str:
+        elapsed = time.monotonic() - self.began
+        moved = event.done - self.first
+        if elapsed <= 0 or moved <= 0:
+            return ""
+        rate = moved / elapsed
+        left = (event.total - event.done) / rate
+        return f"  {iec(rate)}/s  {left:.0f} s left"
+
+
+class PlainSink:
+    """One line an event, no cursor movement: for logs. An image's progress is a line when it ends."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def send(self, event: Event) -> None:
+        """Write *event* as a line."""
+        if isinstance(event, Progress):
+            if event.done < event.total:
+                return
+            self._stream.write(f"{event.stage}: {event.image}: {iec(event.total)} done\n")
+        else:
+            word = "warning: " if isinstance(event, Warned) else ""
+            self._stream.write(f"{event.stage}: {word}{event.message}\n")
+        self._stream.flush()
+
+
+class TerminalSink:
+    """For people: progress is one line that is drawn again and again, then left as finished."""
+
+    def __init__(self, stream: TextIO, *, columns: int, colour: bool) -> None:
+        self._stream = stream
+        self._columns = columns
+        self._bold, self._yellow, self._reset = (
+            ("\x1b[1m", "\x1b[33m", "\x1b[0m") if colour else ("", "", "")
+        )
+        self._rates: dict[tuple[str, str], _Rate] = {}
+        self._drawn = 0.0
+
+    def send(self, event: Event) -> None:
+        """Draw *event*."""
+        if isinstance(event, Progress):
+            self._progress(event)
+            return
+        colour = self._yellow if isinstance(event, Warned) else self._bold
+        word = "warning: " if isinstance(event, Warned) else ""
+        self._line(f"{colour}{event.stage:>9}{self._reset}  {word}{event.message}\n")
+
+    def _progress(self, event: Progress) -> None:
+        now = time.monotonic()
+        rate = self._rates.setdefault((event.stage, event.image), _Rate(now, event.done))
+        finished = event.done >= event.total
+        if not finished and now - self._drawn < REDRAW_SECONDS:
+            return
+        self._drawn = now
+        tail = f"  {iec(event.total)}" if finished else self._counted(event) + rate.text(event)
+        room = max(self._columns - 12 - len(tail), 8)
+        image = event.image if len(event.image) <= room else "…" + event.image[1 - room :]
+        self._line(f"{event.stage:>9}  {image}{tail}" + ("\n" if finished else ""))
+
+    @staticmethod
+    def _counted(event: Progress) -> str:
+        share = 100 * event.done // event.total if event.total else 100
+        return f"  {share:3d}%  {iec(event.done)}/{iec(event.total)}"
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"\r\x1b[K{text}")
+        self._stream.flush()
+
+
+class JsonLinesSink:
+    """One JSON object a line, for programs (``--progress-fd``)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def send(self, event: Event) -> None:
+        """Write *event* as a JSON line."""
+        kind = {Step: "step", Progress: "progress", Warned: "warning"}[type(event)]
+        fields = {name: getattr(event, name) for name in event.__slots__}
+        self._stream.write(json.dumps({"schema": SCHEMA, "type": kind, **fields}) + "\n")
+        self._stream.flush()
+
+
+def sink_for(stream: TextIO) -> Sink:
+    """The sink that suits *stream*: drawn on a terminal, plain lines elsewhere (``NO_COLOR`` holds)."""
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainSink(stream)
+    columns = os.get_terminal_size(stream.fileno()).columns
+    return TerminalSink(stream, columns=columns, colour="NO_COLOR" not in os.environ)
+
+
+def standard_error_sink() -> Sink:
+    """The sink for our own stderr."""
+    return sink_for(sys.stderr)

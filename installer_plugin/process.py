@@ -1,0 +1,178 @@
+"""The one door to other programs: argv in, result or explained failure out, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from installer_plugin.errors import Problem
+
+END_GRACE_SECONDS = 10
+"""How long a child may take to end after SIGTERM before its process group gets SIGKILL."""
+STDERR_TAIL_LINES = 12
+"""Lines of a failed program's stderr that an error shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program call, built by a pure ``*_argv`` function; printed by dry runs and in errors."""
+
+    argv: tuple[str, ...]
+    purpose: str
+    """What it is for, as an infinitive: "copy quay.io/x:1"."""
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Variables added to our own environment."""
+
+    @property
+    def tool(self) -> str:
+        """The program that does the work, behind wrappers such as ``unshare``."""
+        return self.argv[self.argv.index("--") + 1] if "--" in self.argv else self.argv[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """A program that ended with an accepted exit code."""
+
+    stdout: bytes
+    stderr: str
+    returncode: int
+
+
+class CommandError(Exception):
+    """A program could not be started, failed, or was ended by a signal. Always wrapped by a stage."""
+
+    def __init__(self, command: Command, ending: str, stderr: str) -> None:
+        super().__init__(f"{command.tool} {ending}, while trying to {command.purpose}")
+        self.command = command
+        self.ending = ending
+        self.stderr = stderr
+
+    def problem(self, subject: str, *, hint: str = "") -> Problem:
+        """The failure as a problem of *subject*, with the end of what the program said."""
+        lines = [line for line in self.stderr.splitlines() if line.strip()]
+        said = "\n".join(lines[-STDERR_TAIL_LINES:])
+        message = f"{self.command.tool} {self.ending}" + (f": {said}" if said else "")
+        return Problem(subject=subject, message=message, hint=hint)
+
+
+def private_mounts_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """*argv* in a mount namespace of its own, ended by the kernel when we die.
+
+    containers/storage leaves a private bind mount on ``<graph root>/overlay`` in the caller's mount
+    namespace (drivers/overlay/overlay.go, MakePrivate), which keeps the target busy; in a namespace
+    that ends with the program, nothing is left. ``setpriv --pdeathsig`` covers our own SIGKILL.
+    """
+    return (
+        "setpriv", "--pdeathsig", "TERM",
+        "unshare", "--mount", "--propagation", "private",
+        "--", *argv,
+    )  # fmt: skip
+
+
+def find_tool(name: str) -> str | None:
+    """Path of the program *name*, or None."""
+    return shutil.which(name)
+
+
+class Runner:
+    """Runs commands. Children get a session of their own, so that all they started can be ended."""
+
+    def run(
+        self,
+        command: Command,
+        *,
+        ok: Collection[int] = (0,),
+        stdin: bytes = b"",
+        timeout: float | None = None,
+    ) -> Completed:
+        """Run *command* to its end.
+
+        Raises CommandError for an exit code not in *ok*, a signal, a missing program or after
+        *timeout* seconds. Whatever exception passes through (a signal to us among them), the child
+        and all it started have ended before it leaves.
+        """
+        child = _start(command)
+        try:
+            out, err = child.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            _end(child)
+            raise CommandError(command, f"did not end within {timeout} s", "") from error
+        except BaseException:
+            _end(child)
+            raise
+        stderr = err.decode(errors="replace")
+        if child.returncode not in ok:
+            raise CommandError(command, _ending(child.returncode), stderr)
+        return Completed(stdout=out, stderr=stderr, returncode=child.returncode)
+
+    @contextmanager
+    def hold(self, command: Command) -> Iterator[tuple[int, bytes]]:
+        """Run *command* until its first line of output; it is ended when the context is left.
+
+        Yields its process ID and that line. For programs that set something up, say so, and keep it
+        while their stdin is open. Raises CommandError when it ends before it has said anything.
+        """
+        child = _start(command)
+        try:
+            if child.stdout is None:
+                raise RuntimeError("started without a pipe")
+            line = child.stdout.readline()
+            if not line:
+                _, err = child.communicate()
+                stderr = err.decode(errors="replace")
+                raise CommandError(command, _ending(child.returncode), stderr)
+            yield child.pid, line
+        finally:
+            _end(child)
+
+
+def _start(command: Command) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command.argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C.UTF-8", **command.env},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandError(command, f"could not be started ({error.strerror})", "") from error
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the child's whole session, politely first; closes its pipes."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not _session_lives(child):
+            break
+        os.killpg(child.pid, number)
+        deadline = time.monotonic() + END_GRACE_SECONDS
+        while _session_lives(child) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    child.wait()
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            with suppress(BrokenPipeError):  # unsent input of a child that is gone
+                pipe.close()
+
+
+def _session_lives(child: subprocess.Popen[bytes]) -> bool:
+    child.poll()
+    try:
+        os.killpg(child.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _ending(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"failed with exit code {returncode}"
