@@ -1,0 +1,1 @@
+"""containers-storage and the other places that hold images: formats, locks, tools."""

@@ -1,0 +1,254 @@
+"""The containers-storages of this machine as one image source, searched as podman searches them."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer_plugin.errors import DataError
+from installer_plugin.model import (
+    DiffId,
+    Layer,
+    SourceKind,
+    SourceLocation,
+    parse_image_id,
+)
+from installer_plugin.reference import ImageReference, parse_reference
+from installer_plugin.storage.base import Found, Manifests
+from installer_plugin.storage.conf import RegistriesConf
+from installer_plugin.storage.config import digest_of, parse_config, parse_manifest
+from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.records import (
+    MANIFEST_KEY,
+    ImageRecord,
+    LayerRecord,
+    Records,
+    layer_chain,
+)
+from installer_plugin.storage.shortnames import candidates, same_short_name
+
+_FILE_ENTRY = b'"type":1'
+_READ_SIZE = 1 << 20
+DAMAGED_HINT = "remove the image with 'podman image rm' and pull it again"
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    root: GraphRoot
+    records: Records
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """An image that a reference means; *name* is the stored name that matched, if one did."""
+
+    store: _Opened
+    image: ImageRecord
+    name: str
+
+
+class LocalStores:
+    """A primary store and its additional ones, with the records they had when they were opened."""
+
+    def __init__(
+        self, stores: Sequence[_Opened], registries: RegistriesConf, searched: Sequence[Path]
+    ) -> None:
+        self._stores = tuple(stores)
+        self._registries = registries
+        self._searched = tuple(searched)
+
+    @property
+    def label(self) -> str:
+        """The graph roots, in the order in which they are searched, the absent ones among them."""
+        return ", ".join(map(str, self._searched))
+
+    def image_layers(self, reference: str) -> tuple[tuple[Path, LayerRecord], ...] | None:
+        """Graph root and record of each layer of the image, base first; None when it is not here.
+
+        Raises DataError when the image is damaged.
+        """
+        wanted = parse_reference(reference)
+        match = self._match(reference, wanted)
+        if match is None:
+            return None
+        chain = layer_chain(match.image.layer, self._layer)
+        return tuple((self._holder(layer.id).root.path, layer) for layer in chain)
+
+    def find(self, reference: str) -> Found | None:
+        """See :class:`~installer_plugin.storage.base.ImageSource`."""
+        match = self._match(reference, parse_reference(reference))
+        return self._identify(match) if match else None
+
+    def _match(self, reference: str, wanted: ImageReference) -> _Match | None:
+        names = (*candidates(wanted, self._registries), reference)
+        return self._by_name(names) or self._by_digest(wanted, names) or self._by_ending(wanted)
+
+    def _by_name(self, names: Sequence[str]) -> _Match | None:
+        for name in names:
+            for store, image in self._images():
+                if name in image.names:
+                    return _Match(store, image, name)
+        return None
+
+    def _by_ending(self, wanted: ImageReference) -> _Match | None:
+        """A short name's last chance: any registry's image with that path."""
+        if not wanted.is_short or wanted.is_pinned:
+            return None
+        for store, image in self._images():
+            for name in image.names:
+                if same_short_name(wanted, name):
+                    return _Match(store, image, name)
+        return None
+
+    def _images(self) -> Iterator[tuple[_Opened, ImageRecord]]:
+        for store in self._stores:
+            for image in store.records.images:
+                yield store, image
+
+    def _by_digest(self, wanted: ImageReference, names: Sequence[str]) -> _Match | None:
+        """An image with the wanted digest; one with a name in a wanted repository comes first."""
+        holders = [
+            _Match(store, image, "")
+            for store, image in self._images()
+            if wanted.digest in image.manifest_digests
+        ]
+        repositories = {parse_reference(name).repository for name in names}
+
+        def elsewhere(match: _Match) -> bool:
+            return repositories.isdisjoint(map(_repository, match.image.names))
+
+        return min(holders, key=elsewhere, default=None)
+
+    def _identify(self, match: _Match) -> Found:
+        """All identities of an image, checked against each other as far as records tell."""
+        store, image = match.store, match.image
+        where = f"image {image.id} in {store.root.path}"
+        config = _config(store.root, image, where)
+        diff_ids = parse_config(config, where).diff_ids
+        chain = layer_chain(image.layer, self._layer)
+        stored = tuple(_whole(layer) for layer in chain)
+        if stored != diff_ids:
+            raise DataError(where, "its layers are not those its config lists", hint=DAMAGED_HINT)
+        manifest = store.root.big_data(image, MANIFEST_KEY)
+        digest = image.digest or digest_of(manifest)
+        return Found(
+            location=SourceLocation(
+                kind=SourceKind.CONTAINERS_STORAGE, store=str(store.root.path), item=image.id
+            ),
+            image_id=parse_image_id(image.id),
+            digest=digest,
+            manifest_digests=tuple(dict.fromkeys((digest, *image.manifest_digests))),
+            layers=tuple(
+                Layer(
+                    diff_id=_whole(layer),
+                    size=layer.diff_size or 0,
+                    entries=self._entries(layer.id),
+                )
+                for layer in chain
+            ),
+            compressed=any(layer.compressed for layer in parse_manifest(manifest, where).layers),
+            name=match.name,
+        )
+
+    def _layer(self, layer_id: str) -> LayerRecord | None:
+        for store in self._stores:
+            if layer_id in store.records.layers:
+                return store.records.layers[layer_id]
+        return None
+
+    def _holder(self, layer_id: str) -> _Opened:
+        return next(store for store in self._stores if layer_id in store.records.layers)
+
+    def _entries(self, layer_id: str) -> int:
+        graph_root = self._holder(layer_id).root.path
+        try:
+            return count_entries(graph_root / f"overlay-layers/{layer_id}.tar-split.gz")
+        except (OSError, EOFError, zlib.error):
+            return 0  # for estimates only; a layer without tar-split fails verification
+
+
+def count_entries(tar_split: Path) -> int:
+    """Number of tar entries, counted without parsing; raises what reading gzip raises."""
+    count, rest = 0, b""
+    with gzip.open(tar_split) as stream:
+        while block := stream.read(_READ_SIZE):
+            text = rest + block
+            count += text.count(_FILE_ENTRY)
+            rest = text[1 - len(_FILE_ENTRY) :]
+    return count
+
+
+@contextmanager
+def open_local_stores(paths: Sequence[Path], registries: RegistriesConf) -> Iterator[LocalStores]:
+    """Open the stores that exist among *paths* and read their records; raises DataError."""
+    with ExitStack() as stack:
+        opened = []
+        for path in paths:
+            if path.is_dir():
+                root = stack.enter_context(GraphRoot.open(path))
+                opened.append(_Opened(root, root.load()))
+        yield LocalStores(opened, registries, paths)
+
+
+def stored_manifests(location: SourceLocation) -> Manifests:
+    """Every manifest that the store keeps for the image at *location*, read afresh.
+
+    Raises DataError when the image has gone or a manifest's bytes are not what its digest says.
+    """
+    with GraphRoot.open(Path(location.store)) as root:
+        image = next((item for item in root.load().images if item.id == location.item), None)
+        if image is None:
+            raise DataError(f"image {location.item}", f"has gone from {location.store}")
+        found = {}
+        for key in image.manifest_keys:
+            content = root.big_data(image, key)
+            digest = digest_of(content)
+            if image.big_data_digests.get(key) != digest:
+                raise DataError(
+                    f"{key} of image {image.id} in {root.path}",
+                    f"its bytes have the digest {digest}, not {image.big_data_digests.get(key)}",
+                    hint=DAMAGED_HINT,
+                )
+            found[digest] = content
+        return found
+
+
+def _config(root: GraphRoot, image: ImageRecord, where: str) -> bytes:
+    """The config's bytes; tells manifest lists and images without a config apart."""
+    if image.config_key not in image.big_data_names:
+        if MANIFEST_KEY in image.big_data_names:
+            manifest = parse_manifest(root.big_data(image, MANIFEST_KEY), where)
+            if manifest.is_list:
+                raise DataError(
+                    where,
+                    "is a manifest list made here, expected an image: it has no layers of its own",
+                    hint="bind one of its images, or push the list to a registry and pull it",
+                )
+        raise DataError(where, "has no image config, expected one", hint=DAMAGED_HINT)
+    content = root.big_data(image, image.config_key)
+    if digest_of(content) != image.config_key:
+        raise DataError(where, f"its config hashes to {digest_of(content)}", hint=DAMAGED_HINT)
+    return content
+
+
+def _whole(layer: LayerRecord) -> DiffId:
+    if layer.incomplete:
+        raise DataError(f"layer {layer.id}", "was left incomplete by its writer", hint=DAMAGED_HINT)
+    if layer.diff_id is None:
+        raise DataError(
+            f"layer {layer.id}",
+            "has no diff ID (it was pulled by its table of contents only), expected one",
+            hint='pull the image again with enable_partial_images = "false" in storage.conf',
+        )
+    return layer.diff_id
+
+
+def _repository(name: str) -> str:
+    try:
+        return parse_reference(name).repository
+    except ValueError:
+        return name

@@ -1,0 +1,77 @@
+"""Locks of containers-storage: POSIX record locks on whole files, never ``flock(2)``.
+
+containers/storage ``pkg/lockfile`` uses ``fcntl(F_SETLKW)``; a ``flock`` lock would keep nobody out.
+Such a lock belongs to the process and is dropped when *any* descriptor of the file is closed: a lock
+file is therefore opened here and nowhere else, and once at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LAYERS_LOCK = "overlay-layers/layers.lock"
+IMAGES_LOCK = "overlay-images/images.lock"
+LOCK_FILES = (LAYERS_LOCK, IMAGES_LOCK)
+"""Relative to the graph root, in the order in which the store's own code takes them (store.go)."""
+LAST_WRITE_SIZE = 64
+"""Bytes of the token that tells other processes to read the records again (lastwrite.go)."""
+
+
+class HeldLock:
+    """A lock file that we hold exclusively."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._counter = 0
+
+    def announce_write(self) -> None:
+        """Write a fresh last-write token; to be done before the records are replaced.
+
+        64 bytes: time in ns, a counter (both little-endian u64), our process ID (u32), random bytes.
+        """
+        self._counter += 1
+        head = struct.pack("<QQI", time.time_ns(), self._counter, os.getpid())
+        os.pwrite(self._fd, head + os.urandom(LAST_WRITE_SIZE - len(head)), 0)
+
+
+@contextmanager
+def shared(graph_root: Path) -> Iterator[None]:
+    """Hold both locks of the store shared, for a consistent read of its records.
+
+    A lock file that is missing is passed over: on a read-only store there is nobody to keep out.
+    Raises OSError.
+    """
+    fds: list[int] = []
+    try:
+        for name in LOCK_FILES:
+            try:
+                fd = os.open(graph_root / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue
+            fds.append(fd)
+            fcntl.lockf(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        for fd in reversed(fds):
+            os.close(fd)
+
+
+@contextmanager
+def exclusive(graph_root: Path, name: str) -> Iterator[HeldLock]:
+    """Hold the lock file *name* of the store exclusively; it is made when it does not exist.
+
+    Raises OSError.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(graph_root / name, flags, 0o644)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX)
+        yield HeldLock(fd)
+    finally:
+        os.close(fd)

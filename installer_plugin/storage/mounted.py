@@ -1,0 +1,69 @@
+"""The file system of a stored image as a source root: mounted read-only, held by a descriptor alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from installer_plugin.errors import DataError
+from installer_plugin.process import Command, CommandError, Runner, private_mounts_argv
+from installer_plugin.rootfs import Rootfs
+from installer_plugin.storage.records import LayerRecord
+
+MOUNT_SCRIPT = 'mount -t overlay overlay -o "$1" "$2" && echo mounted && exec cat'
+"""Mounts, says so, and keeps its mount namespace alive until its stdin is closed."""
+
+
+def mount_argv(layers: Sequence[Path], empty: Path, mount_point: Path) -> tuple[str, ...]:
+    """Mount the layer trees (base first) at *mount_point* in a private mount namespace.
+
+    overlay wants two lower directories at least, hence *empty* at the bottom.
+    """
+    lower = ":".join(_plain(path) for path in (*reversed(layers), empty))
+    options = f"ro,lowerdir={lower}"
+    return private_mounts_argv(("sh", "-c", MOUNT_SCRIPT, "sh", options, str(mount_point)))
+
+
+def _plain(path: Path) -> str:
+    """*path*, refused when it has a character with a meaning in mount's or overlayfs's options."""
+    text = str(path)
+    if any(character in text for character in ',:"\\'):
+        raise DataError(text, "has a character that mount options cannot carry, expected a plain path")
+    return text
+
+
+@contextmanager
+def mounted_layers(
+    layers: Sequence[tuple[Path, LayerRecord]], label: str, scratch: Path, runner: Runner
+) -> Iterator[Rootfs]:
+    """The image made of *layers* (graph root and record, base first) as a root.
+
+    The mount lives in the mount namespace of a child that ends as soon as we hold a descriptor of it:
+    no other process ever sees it, and it goes when the descriptor is closed, also if we are killed.
+    Raises DataError when it cannot be mounted, and OSError.
+    """
+    mount_point, empty = scratch / "mounted", scratch / "nothing"
+    mount_point.mkdir()
+    empty.mkdir()
+    trees = _short_paths(layers, scratch)
+    command = Command(argv=mount_argv(trees, empty, mount_point), purpose=f"mount {label}")
+    try:
+        with runner.hold(command) as (pid, _):
+            inside = Path(f"/proc/{pid}/root") / str(mount_point).lstrip("/")
+            fd = os.open(inside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except CommandError as error:
+        raise DataError(label, f"cannot be mounted: {error.stderr.strip()}") from error
+    with Rootfs(fd, label) as root:
+        yield root
+
+
+def _short_paths(layers: Sequence[tuple[Path, LayerRecord]], scratch: Path) -> list[Path]:
+    """Links of a few characters to the layer trees: all of mount's options fit in one page (4 KiB)."""
+    trees = []
+    for number, (graph_root, layer) in enumerate(layers):
+        link = scratch / str(number)
+        link.symlink_to(graph_root / "overlay" / layer.id / "diff")
+        trees.append(link)
+    return trees

@@ -1,0 +1,58 @@
+"""Engine ``podman``: ``podman image push``, as bootc does it, and ``podman image scp`` for other hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from installer_plugin.model import ResolvedImage
+from installer_plugin.process import Command, Runner, private_mounts_argv
+from installer_plugin.storage.skopeo import StoreLinks, target_image
+
+
+def push_argv(options: Sequence[str], image_id: str, target: str) -> tuple[str, ...]:
+    """Push the image *image_id* of the store that the global *options* name to *target*."""
+    return private_mounts_argv((
+        "podman", *options,
+        "image", "push", "--quiet", "--remove-signatures", image_id, target,
+    ))  # fmt: skip
+
+
+def reading_options(stores: Sequence[Path], scratch: Path) -> tuple[str, ...]:
+    """Global options for reading *stores* as additional stores of an empty, throw-away one.
+
+    podman writes a database with absolute paths into its primary store; this way that is ours.
+    """
+    links = StoreLinks(scratch)
+    linked = [links.link(f"source-{number}", store) for number, store in enumerate(stores)]
+    return (
+        "--root", str(scratch / "empty"),
+        "--runroot", str(scratch / "run-source"),
+        *(
+            option
+            for link in linked
+            for option in ("--storage-opt", f"overlay.imagestore={link}")
+        ),
+    )  # fmt: skip
+
+
+class PodmanEngine:
+    """Copies with ``podman image push`` between local stores."""
+
+    name = "podman"
+
+    def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
+        """*stores*: the local stores, primary first; layers may be in any of them."""
+        self._stores = tuple(stores)
+        self._runner = runner
+
+    def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
+        """See :class:`~installer_plugin.storage.base.Engine`."""
+        stores = tuple(dict.fromkeys((Path(image.source.store), *self._stores)))
+        argv = push_argv(
+            reading_options(stores, scratch),
+            image.source.item,
+            target_image(image.image_id, graph_root, scratch),
+        )
+        purpose = f"copy {image.bound.reference}"
+        self._runner.run(Command(argv=argv, purpose=purpose, env={"TMPDIR": str(scratch)}))

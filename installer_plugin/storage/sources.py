@@ -1,0 +1,119 @@
+"""Which sources the user means (``--store``), and opening them together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer_plugin.errors import DataError
+from installer_plugin.model import SourceKind
+from installer_plugin.process import Runner
+from installer_plugin.reference import parse_reference
+from installer_plugin.storage.base import ImageSource
+from installer_plugin.storage.conf import RegistriesConf
+from installer_plugin.storage.graphroot import IMAGES_JSON
+from installer_plugin.storage.layout import LayoutSource
+from installer_plugin.storage.local import open_local_stores
+from installer_plugin.storage.remote import SshSource
+
+_LAYOUTS = (SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR)
+_LAYOUT = re.compile(rf"(?:(?P<reference>[^=]+)=)?(?P<kind>{'|'.join(_LAYOUTS)}):(?P<path>.+)")
+_STORE_SPEC = re.compile(r"\[(?:overlay@)?(?P<root>/[^+:\]]+)(?:\+[^\]]*)?\]")
+STORE_FORMS = (
+    "a graph root, oci:DIR, oci-archive:FILE, [REFERENCE=]dir:DIR or ssh://[USER@]HOST[:PORT]"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """One ``--store``, taken apart."""
+
+    kind: SourceKind
+    place: str
+    """Path, or the whole ``ssh://`` address."""
+    stands_for: str | None = None
+    """The reference that a layout's nameless image is to be taken for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The opened sources in search order."""
+
+    all: tuple[ImageSource, ...]
+    graph_roots: tuple[Path, ...]
+    """The local stores among them, primary first."""
+
+
+def parse_source_spec(text: str) -> SourceSpec:
+    """One of STORE_FORMS; raises DataError."""
+    layout = _LAYOUT.fullmatch(text)
+    if layout:
+        return SourceSpec(
+            kind=SourceKind(layout["kind"]),
+            place=layout["path"],
+            stands_for=_reference(layout["reference"], text),
+        )
+    if text.startswith("ssh://") and len(text) > len("ssh://"):
+        return SourceSpec(kind=SourceKind.SSH, place=text)
+    path = text.removeprefix("containers-storage:")
+    spec = _STORE_SPEC.fullmatch(path)
+    place = spec["root"] if spec else path
+    if not place or (":" in place and not Path(place).exists()):
+        raise DataError(f"--store {text}", f"names no store, expected {STORE_FORMS}")
+    return SourceSpec(kind=SourceKind.CONTAINERS_STORAGE, place=place)
+
+
+def _reference(text: str | None, spec: str) -> str | None:
+    if text is not None:
+        try:
+            parse_reference(text)
+        except ValueError as error:
+            raise DataError(f"--store {spec}", str(error)) from error
+    return text
+
+
+@contextmanager
+def open_sources(
+    specs: Sequence[SourceSpec],
+    default_stores: Sequence[Path],
+    registries: RegistriesConf,
+    runner: Runner,
+) -> Iterator[Sources]:
+    """Open all sources; local stores are searched together, at the place of the first of them.
+
+    Without *specs* the default stores are opened, where they exist. Raises DataError for a store
+    that was named and is none.
+    """
+    named = [Path(spec.place) for spec in specs if spec.kind is SourceKind.CONTAINERS_STORAGE]
+    for path in named:
+        _require_store(path)
+    paths = tuple(dict.fromkeys(named if specs else default_stores))
+    with open_local_stores(paths, registries) as local:
+        found: list[ImageSource] = [] if specs else [local]
+        for spec in specs:
+            if spec.kind is not SourceKind.CONTAINERS_STORAGE:
+                found.append(_source(spec, runner))
+            elif local not in found:
+                found.append(local)
+        yield Sources(tuple(found), tuple(path for path in paths if path.is_dir()))
+
+
+def _source(spec: SourceSpec, runner: Runner) -> ImageSource:
+    if spec.kind is SourceKind.SSH:
+        return SshSource(spec.place, runner)
+    return LayoutSource(spec.kind, Path(spec.place), runner, stands_for=spec.stands_for)
+
+
+def _require_store(path: Path) -> None:
+    if (path / IMAGES_JSON).parent.is_dir():
+        return
+    inner = path / "storage"
+    nearer = (inner / IMAGES_JSON).parent.is_dir()
+    raise DataError(
+        str(path),
+        "is no containers-storage (it has no overlay-images), expected a graph root",
+        hint=f"did you mean {inner}?" if nearer else "see 'podman info' for the graph root in use",
+    )

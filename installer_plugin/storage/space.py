@@ -1,0 +1,112 @@
+"""How many bytes an image needs on a disk, and how many are there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer_plugin.model import DiffId, Layer, ResolvedImage
+from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.records import layer_chain
+from installer_plugin.storage.target import TargetStore
+
+MissingLayers = Mapping[tuple[DiffId, ...], tuple[ResolvedImage, Layer]]
+"""Layers to copy, by the chain of diff IDs from the base, each with an image that has it."""
+
+BLOCK = 4096
+"""Bytes in which common file systems hand out space."""
+RECORDS_SHARE = 0.01
+"""tar-split files, records and directories, in parts of the layers' bytes; seen: 0.2 to 0.6 %."""
+RECORDS_FLOOR = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a file system has left for us."""
+
+    bytes: int
+    inodes: int | None
+    """None where inodes are made as needed (btrfs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is still to be written."""
+
+    bytes: int
+    inodes: int
+
+
+def free_room(path: Path) -> Room:
+    """What is free on the file system of *path* or its nearest existing parent; raises OSError."""
+    while not path.exists():
+        path = path.parent
+    stat = os.statvfs(path)
+    return Room(stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else None)
+
+
+def missing_layers(
+    images: Iterable[ResolvedImage], present: frozenset[tuple[DiffId, ...]]
+) -> dict[tuple[DiffId, ...], tuple[ResolvedImage, Layer]]:
+    """The layers that *images* need and the target lacks, each once.
+
+    A layer is the same only on the same parents, so the key is the chain of diff IDs from the base.
+    """
+    needed: dict[tuple[DiffId, ...], tuple[ResolvedImage, Layer]] = {}
+    for image in images:
+        chain: tuple[DiffId, ...] = ()
+        for layer in image.layers:
+            chain = (*chain, layer.diff_id)
+            if chain not in present:
+                needed.setdefault(chain, (image, layer))
+    return needed
+
+
+def chains_present(root: GraphRoot) -> frozenset[tuple[DiffId, ...]]:
+    """Chains of diff IDs of all complete layers in the store; raises DataError for a broken chain."""
+    records = root.load()
+    chains = set()
+    for layer in records.layers.values():
+        chain = layer_chain(layer.id, records.layers.get)
+        if all(part.diff_id and not part.incomplete for part in chain):
+            chains.add(tuple(part.diff_id for part in chain if part.diff_id))
+    return frozenset(chains)
+
+
+def need_of(layers: Sequence[tuple[ResolvedImage, Layer]]) -> Need:
+    """Space for the layers: a tar stream pads files to 512 bytes, a file system to whole blocks."""
+    files = sum(layer.entries for _, layer in layers)
+    size = sum(layer.size for _, layer in layers)
+    records = max(RECORDS_FLOOR, int(size * RECORDS_SHARE)) if layers else 0
+    return Need(size + files * BLOCK // 2 + records, files)
+
+
+def layers_to_copy(images: Sequence[ResolvedImage], target: TargetStore) -> MissingLayers:
+    """Layers that the target does not have, each once; raises DataError for a damaged store."""
+    if not target.graph_root.exists():
+        return missing_layers(images, frozenset())
+    with GraphRoot.open(target.graph_root) as root:
+        return missing_layers(images, chains_present(root))
+
+
+def scratch_need(missing: MissingLayers) -> int:
+    """Bytes of temporary files: c/image keeps an image's layers until they are unpacked, and one
+    layer a second time while it is read (image/storage, putBlobToPendingFile and Get).
+    """
+    by_image: dict[str, list[int]] = {}
+    for image, layer in missing.values():
+        by_image.setdefault(image.image_id, []).append(layer.size)
+    return max((sum(sizes) + max(sizes) for sizes in by_image.values()), default=0)
+
+
+def choose_scratch(places: Sequence[Path], missing: MissingLayers) -> Path | None:
+    """The first of *places* with room for the temporary files; None when there is none."""
+    need = scratch_need(missing)
+    return next((path for path in places if scratch_room(path) >= need), None)
+
+
+def scratch_room(path: Path) -> int:
+    """Bytes free for us in the directory *path*; 0 when it cannot be written."""
+    return free_room(path).bytes if os.access(path, os.W_OK) else 0

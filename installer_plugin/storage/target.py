@@ -1,0 +1,128 @@
+"""The target store: where it is below a physical root, how it is made ready, and how it is closed.
+
+Places: bootc ``crates/lib/src/podstorage.rs`` (SUBPATH) and ``store/mod.rs`` (BOOTC_ROOT, the compat
+link of the composefs backend).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from installer_plugin.errors import DataError
+from installer_plugin.process import Command, Runner
+from installer_plugin.rootfs import Rootfs
+from installer_plugin.storage import locks
+
+RECEIPT_NAME = "bound-images.json"
+COMPAT_LINK = "ostree/bootc"
+COMPAT_LINK_TEXT = "../composefs/bootc"
+
+
+class Backend(StrEnum):
+    """How bootc lays out a physical root; the value is the directory that holds ``bootc/``."""
+
+    OSTREE = "ostree"
+    COMPOSEFS = "composefs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetStore:
+    """Where the store of a physical root is, whether it exists yet or not."""
+
+    physical_root: Path
+    backend: Backend
+    bootc_dir: Path
+    """``.../ostree/bootc`` or ``.../composefs/bootc``, without links below the physical root."""
+
+    @property
+    def graph_root(self) -> Path:
+        """Bootc's image store."""
+        return self.bootc_dir / "storage"
+
+    @property
+    def receipt(self) -> Path:
+        """The receipt beside the store."""
+        return self.bootc_dir / RECEIPT_NAME
+
+
+def find_target_store(physical_root: Path, backend: Backend | None = None) -> TargetStore:
+    """The store's place below *physical_root*; the backend is read off the root unless given.
+
+    A root with ``composefs/`` and without an ostree repository belongs to the composefs backend.
+    Raises DataError when *physical_root* is no directory or a link in it leads nowhere.
+    """
+    try:
+        with Rootfs.open(physical_root) as root:
+            if backend is None:
+                composefs = root.is_dir("composefs") and not root.is_dir("ostree/repo")
+                backend = Backend.COMPOSEFS if composefs else Backend.OSTREE
+            return TargetStore(
+                physical_root=physical_root,
+                backend=backend,
+                bootc_dir=physical_root / _resolved(root, f"{backend}/bootc"),
+            )
+    except OSError as error:
+        raise DataError(
+            str(physical_root),
+            f"cannot be opened as a target: {error.strerror}",
+            hint="give the directory on which the target's root file system is mounted",
+        ) from error
+
+
+def _resolved(root: Rootfs, path: str) -> str:
+    """*path* with all links followed as far as it exists; the missing rest is appended."""
+    parts = path.split("/")
+    for end in range(len(parts), 0, -1):
+        head = "/".join(parts[:end])
+        if root.exists(head):
+            return "/".join((root.resolve(head).path, *parts[end:])).strip("/")
+        if root.has_entry(head):
+            raise DataError(head, "is a dangling link in the target, expected a directory")
+    return path
+
+
+def prepare(store: TargetStore) -> None:
+    """Make the directories that bootc makes, with its modes; raises OSError.
+
+    For composefs the top directory is closed to others and ``ostree/bootc`` links to the real place,
+    unless something is there already.
+    """
+    if store.backend is Backend.COMPOSEFS:
+        top = store.physical_root / Backend.COMPOSEFS
+        top.mkdir(mode=0o700, exist_ok=True)
+        top.chmod(0o700)
+        link = store.physical_root / COMPAT_LINK
+        link.parent.mkdir(mode=0o755, exist_ok=True)
+        if not (link.is_symlink() or link.exists()):
+            link.symlink_to(COMPAT_LINK_TEXT)
+    for folder in (store.bootc_dir, store.graph_root):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def finish(store: TargetStore, runner: Runner) -> None:
+    """Leave a store that opens on a read-only file system, and flush it to the disk.
+
+    A read-only store without ``images.lock`` silently shows no images (podman 5), and without
+    ``layers.lock`` fails every command; without ``.has-mount-program`` each reader scans all layers.
+    containers-storage does not sync layers itself (containers/storage#920), so the file system is.
+    Raises OSError and CommandError.
+    """
+    for name in locks.LOCK_FILES:
+        path = store.graph_root / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with locks.exclusive(store.graph_root, name):
+            pass
+    mark = store.graph_root / "overlay/.has-mount-program"
+    if not mark.exists():
+        mark.parent.mkdir(mode=0o700, exist_ok=True)
+        mark.touch(mode=0o600)
+        mark.write_text("false")
+    sync_file_system(store.graph_root, runner)
+
+
+def sync_file_system(path: Path, runner: Runner) -> None:
+    """``syncfs(2)`` the file system that holds *path*; raises CommandError (EIO among others)."""
+    argv = ("sync", "--file-system", str(path))
+    runner.run(Command(argv=argv, purpose=f"flush the file system of {path}"))
