@@ -1,0 +1,194 @@
+"""The commands: options -> request -> recipe -> report and exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Unpack
+
+import click
+
+from installer_plugin import __version__, pipeline
+from installer_plugin.cli import options as opt
+from installer_plugin.cli.options import PLACE, Given, options, request_of
+from installer_plugin.cli.output import Output, open_output, run_to_exit
+from installer_plugin.errors import SourceImageError
+from installer_plugin.pipeline import TARGET_ITSELF
+from installer_plugin.stages import report
+
+PROGRAM = "bootc-bound-images"
+CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BOUND_IMAGES"}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name=PROGRAM)
+def main() -> None:
+    r"""Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
+
+    A bound image is declared by a symbolic link in /usr/lib/bootc/bound-images.d to a Quadlet
+    .image or .container file. Each option has an environment variable: BOUND_IMAGES_COPY_ENGINE
+    stands for `copy --engine`.
+
+    \b
+    Exit codes:
+        0  done and proven
+        2  usage or configuration is wrong
+        3  the source image is wrong
+        4  a check failed, nothing was touched
+        5  copying failed
+        6  verification failed
+        7  the host step failed
+      130  interrupted
+    """
+
+
+def _output(given: Given) -> Output:
+    return open_output(given["format_"], given["progress_fd"], quiet=given["quiet"])
+
+
+@main.command("list")
+@click.argument("source", default="/")
+@options(opt.store)
+def list_command(source: str, **given: Unpack[Given]) -> None:
+    """Show the bound images that SOURCE declares, with findings.
+
+    SOURCE is a root directory (default /) or containers-storage:REFERENCE.
+    """
+    output = _output(given)
+
+    def body() -> None:
+        discovered = pipeline.list_bound(request_of(source, **given), output.context)
+        output.findings(
+            [(i.reference, finding) for i in discovered.images for finding in i.findings]
+        )
+        document = report.document(
+            "list",
+            source,
+            images=[report.bound_json(image) for image in discovered.images],
+            problems=[report.problem_json(problem) for problem in discovered.problems],
+        )
+        if discovered.images or not discovered.problems or output.json:
+            output.result(report.bound_text(discovered.images), document)
+        if discovered.problems:
+            # The JSON document has the problems already: they are told to people only.
+            error = SourceImageError(*discovered.problems)
+            Output(json=False, context=output.context).failure(error)
+            sys.exit(error.exit_code)
+
+    run_to_exit(output, body)
+
+
+@main.command()
+@click.argument("source", default="/")
+@click.option("--target", type=PLACE, metavar="DIR", help="Also check this mounted target.")
+@options(opt.store, opt.lock, opt.engine, opt.backend, opt.scratch)
+def check(source: str, **given: Unpack[Given]) -> None:
+    """Find out everything that can be known before a disk is touched, and report all of it.
+
+    SOURCE is a root directory (default /) or containers-storage:REFERENCE.
+    """
+    output = _output(given)
+
+    def body() -> None:
+        checked = pipeline.check(request_of(source, **given), output.context)
+        output.findings(checked.findings)
+        document = report.document(
+            "check",
+            source,
+            images=[report.resolved_json(image) for image in checked.images],
+            findings=[report.finding_json(*finding) for finding in checked.findings],
+        )
+        output.result(report.resolved_text(checked.images), document)
+
+    run_to_exit(output, body)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("target", type=PLACE)
+@options(
+    opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, opt.jobs, opt.receipt, opt.dry_run
+)
+def copy(source: str, **given: Unpack[Given]) -> None:
+    """Check, copy, verify and record the bound images of SOURCE into TARGET.
+
+    TARGET is the directory on which the root file system being installed is mounted: its ostree/ or
+    composefs/ directory is at its top.
+    """
+    output = _output(given)
+
+    def body() -> None:
+        outcome = pipeline.copy_images(request_of(source, **given), output.context)
+        output.findings(outcome.findings)
+        document = report.document(
+            "copy",
+            source,
+            target=str(outcome.target.physical_root),
+            store=str(outcome.target.graph_root),
+            images=report.copied_json(outcome.images),
+            planned=[report.resolved_json(image) for image in outcome.planned],
+            findings=[report.finding_json(*finding) for finding in outcome.findings],
+        )
+        output.result(_copy_text(outcome), document)
+
+    run_to_exit(output, body)
+
+
+def _copy_text(outcome: pipeline.Outcome) -> str:
+    if outcome.planned:
+        plan = report.resolved_text(outcome.planned)
+        return f"{plan}\nwould be copied to {outcome.target.graph_root}; nothing was changed"
+    verified = [proof for _, proof in outcome.images]
+    return report.verified_text(verified, str(outcome.target.graph_root))
+
+
+@main.command()
+@click.argument("target", type=PLACE)
+@click.option(
+    "--source", metavar="ROOT", default=TARGET_ITSELF,
+    help="Expect what this source declares, beside what the target's own deployments declare.",
+)  # fmt: skip
+@click.option(
+    "--receipt", "receipts", type=opt.FILE, multiple=True, metavar="FILE",
+    help="Expect what this receipt lists, instead of the target's own receipt.",
+)  # fmt: skip
+@options(opt.store, opt.lock, opt.backend, opt.jobs)
+def verify(source: str, **given: Unpack[Given]) -> None:
+    """Read a finished TARGET afresh and prove or refute it; needs no podman.
+
+    What to expect is taken from the deployments on TARGET, its receipt, and the options.
+    """
+    output = _output(given)
+
+    def body() -> None:
+        verified = pipeline.verify_target(request_of(source, **given), output.context)
+        target = str(given["target"])
+        document = report.document(
+            "verify", target, images=[report.verified_json(image) for image in verified]
+        )
+        output.result(report.verified_text(verified, target), document)
+
+    run_to_exit(output, body)
+
+
+@main.command()
+@click.argument("source", default="/")
+@click.option(
+    "--output", "-o", "output_file", type=opt.FILE, metavar="FILE",
+    help="Write the lock file here.  [default: stdout]",
+)  # fmt: skip
+@options(opt.store)
+def lock(source: str, output_file: Path | None, **given: Unpack[Given]) -> None:
+    """Pin every bound image of SOURCE to its digests of today, in a lock file."""
+    output = _output(given)
+
+    def body() -> None:
+        request = request_of(source, **given)
+        locked = pipeline.write_lock(request, output.context, output_file)
+        if output_file is None:
+            click.echo(locked.text, nl=False)
+        else:
+            document = report.document("lock", source, file=str(output_file), count=locked.count)
+            output.result(f"{locked.count} bound images locked in {output_file}", document)
+
+    run_to_exit(output, body)

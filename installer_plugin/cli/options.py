@@ -1,0 +1,111 @@
+"""Options, each defined once, and how they become a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, cast
+
+import click
+
+from installer_plugin.pipeline import Request
+from installer_plugin.storage.engines import EngineChoice
+from installer_plugin.storage.sources import STORE_FORMS
+from installer_plugin.storage.target import Backend
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""click's decorators keep no types of the options they add; ``Given`` restores them."""
+
+
+class Given(TypedDict, total=False):
+    """The options of all commands, as click passes them."""
+
+    format_: str
+    progress_fd: int | None
+    quiet: bool
+    require_bound_images: bool
+    stores: tuple[str, ...]
+    lock: Path | None
+    engine: str
+    backend: str | None
+    scratch: Path | None
+    jobs: int | None
+    target: Path | None
+    receipts: tuple[Path, ...]
+    dry_run: bool
+
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+PLACE = click.Path(path_type=Path)
+
+store = click.option(
+    "--store", "stores", multiple=True, metavar="S",
+    help=f"Where to look for the images: {STORE_FORMS}. May be given several times.  "
+    "[default: the stores of storage.conf]",
+)  # fmt: skip
+lock = click.option(
+    "--lock", type=FILE, metavar="FILE", help="Demand the digests in this lock file."
+)
+engine = click.option(
+    "--engine", type=click.Choice([choice.value for choice in EngineChoice]),
+    default=EngineChoice.AUTO.value, show_default=True, help="What copies between local stores.",
+)  # fmt: skip
+backend = click.option(
+    "--backend", type=click.Choice([backend.value for backend in Backend]),
+    help="Layout of the target.  [default: as found on it]",
+)  # fmt: skip
+scratch = click.option(
+    "--scratch", type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="DIR",
+    help="Directory for temporary files.  [default: $TMPDIR or /var/tmp, else the target]",
+)  # fmt: skip
+jobs = click.option(
+    "--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="Layers to verify at once."
+)
+receipt = click.option(
+    "--receipt", "receipts", type=FILE, multiple=True, metavar="FILE",
+    help="Write the receipt here too.",
+)  # fmt: skip
+dry_run = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
+
+_require = click.option(
+    "--require-bound-images", is_flag=True,
+    help="Fail (exit 3) when no bound images are declared.",
+)  # fmt: skip
+_format = click.option(
+    "--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="What to print on stdout: tables for people or one JSON document.",
+)  # fmt: skip
+_progress_fd = click.option(
+    "--progress-fd", type=click.IntRange(min=0), metavar="N",
+    help="Write progress as JSON lines to file descriptor N.",
+)  # fmt: skip
+_quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+common = (_require, _format, _progress_fd, _quiet)
+
+
+def options(*decorators: Decorator) -> Decorator:
+    """Several options at once, shown by ``--help`` in this order, the common ones last."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed((*decorators, *common)):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def request_of(source: str, **given: Unpack[Given]) -> Request:
+    """The request that the options make."""
+    engine_name = given.get("engine")
+    backend_name = given.get("backend")
+    plain = {
+        name: value
+        for name, value in cast("Mapping[str, Any]", given).items()
+        if name not in ("format_", "progress_fd", "quiet", "engine", "backend")
+    }
+    return Request(
+        source=source,
+        engine=EngineChoice(engine_name) if engine_name else EngineChoice.AUTO,
+        backend=Backend(backend_name) if backend_name else None,
+        **plain,
+    )

@@ -1,0 +1,1 @@
+"""The steps of the recipe, one module each; none imports another."""

@@ -1,0 +1,194 @@
+"""Stage preflight: everything that can be known before the target is touched, all at once.
+
+Each check is a generator of problems; none of them stops another, and an empty result means go.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer_plugin.errors import DataError, Problem
+from installer_plugin.events import iec
+from installer_plugin.lockfile import LockedImage
+from installer_plugin.model import (
+    Finding,
+    ResolvedImage,
+    Severity,
+    SourceKind,
+)
+from installer_plugin.process import Command, CommandError, Runner, find_tool
+from installer_plugin.reference import parse_reference
+from installer_plugin.storage.consistency import store_problems
+from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.space import (
+    MissingLayers,
+    choose_scratch,
+    free_room,
+    layers_to_copy,
+    need_of,
+    scratch_need,
+    scratch_room,
+)
+from installer_plugin.storage.target import TargetStore
+
+MINIMUM_VERSIONS = {"skopeo": (1, 9), "podman": (4, 3)}
+"""Oldest versions that were tried."""
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is about to be done, as far as preflight needs to know it."""
+
+    images: tuple[ResolvedImage, ...]
+    tools: tuple[str, ...]
+    """Programs that the engine and the checks run."""
+    target: TargetStore | None = None
+    scratch: tuple[Path, ...] = ()
+    """Directories that may hold temporary files, the preferred one first; empty when none are made."""
+    lock: Mapping[str, LockedImage] | None = None
+
+
+def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
+    """All problems of *plan*; nothing is changed anywhere."""
+    return (
+        *check_tools(plan.tools, runner),
+        *check_lock(plan.images, plan.lock),
+        *(check_target(plan.target) if plan.target else ()),
+        *(check_space(plan, plan.target) if plan.target else ()),
+    )
+
+
+def check_tools(tools: Sequence[str], runner: Runner) -> Iterator[Problem]:
+    """Programs that are missing, do not run, or are older than any version that was tried."""
+    for tool in tools:
+        hint = f"install {tool} (apt-get install {tool}, dnf install {tool})"
+        if find_tool(tool) is None:
+            yield Problem(subject=tool, message="not found in PATH, expected it there", hint=hint)
+            continue
+        if tool not in MINIMUM_VERSIONS:
+            continue
+        try:
+            version = tool_version(tool, runner)
+        except CommandError as error:
+            yield error.problem(tool, hint=hint)
+            continue
+        found = _VERSION.search(version)
+        minimum = MINIMUM_VERSIONS[tool]
+        if not found or (int(found[1]), int(found[2])) < minimum:
+            expected = ".".join(map(str, minimum))
+            message = f"is version {version!r}, expected {expected} or later"
+            yield Problem(subject=tool, message=message, hint=f"update {tool}")
+
+
+def tool_version(tool: str, runner: Runner) -> str:
+    """The version *tool* gives of itself, without its name; raises CommandError."""
+    command = Command(argv=(tool, "--version"), purpose=f"ask {tool} for its version")
+    output = runner.run(command).stdout.decode(errors="replace").strip()
+    found = _VERSION.search(output)
+    return found[0] if found else output
+
+
+def check_lock(
+    images: Sequence[ResolvedImage], lock: Mapping[str, LockedImage] | None
+) -> Iterator[Problem]:
+    """Images that are not what the lock file demands, or not in it."""
+    if lock is None:
+        return
+    for image in images:
+        reference = image.bound.reference
+        locked = lock.get(reference)
+        wrong = locked.mismatch(image) if locked else "the lock file does not have it"
+        if wrong:
+            yield Problem(
+                subject=reference,
+                where=str(image.bound.location),
+                message=wrong,
+                hint="pull the locked image, or approve the new one with 'bootc-bound-images lock'",
+            )
+
+
+def check_target(target: TargetStore) -> Iterator[Problem]:
+    """A target that cannot be written, or whose store is damaged already."""
+    if not os.access(target.physical_root, os.W_OK):
+        yield Problem(
+            subject=str(target.physical_root),
+            message="is read-only, expected a target that can be written",
+            hint="mount it read-write",
+        )
+    if not target.graph_root.exists():
+        return
+    try:
+        with GraphRoot.open(target.graph_root) as root:
+            yield from store_problems(root)
+    except DataError as error:
+        yield error.problem(
+            hint=f"remove {target.graph_root} and let it be written anew",
+        )
+
+
+def check_space(plan: Plan, target: TargetStore) -> Iterator[Problem]:
+    """Too little room on the target's file system, or no roomy place for temporary files."""
+    try:
+        missing = layers_to_copy(plan.images, target)
+    except DataError:
+        return  # the store is damaged: check_target has said so, and what is missing is unknown
+    need = need_of(tuple(missing.values()))
+    room = free_room(target.graph_root)
+    where = str(target.physical_root)
+    if need.bytes > room.bytes:
+        yield Problem(
+            subject=where,
+            message=f"has {iec(room.bytes)} free, the bound images need {iec(need.bytes)}",
+            hint="use a larger file system or bind fewer images",
+        )
+    if room.inodes is not None and need.inodes > room.inodes:
+        yield Problem(
+            subject=where,
+            message=f"has {room.inodes} free inodes, the bound images need {need.inodes}",
+            hint="make the file system with more inodes (mkfs.ext4 -i)",
+        )
+    if plan.scratch and missing and choose_scratch(plan.scratch, missing) is None:
+        yield _no_scratch(plan.scratch, missing)
+
+
+def _no_scratch(places: Sequence[Path], missing: MissingLayers) -> Problem:
+    seen = ", ".join(f"{path} has {iec(scratch_room(path))}" for path in places)
+    return Problem(
+        subject="scratch directory",
+        message=f"{seen} free, the largest image needs {iec(scratch_need(missing))} for a while",
+        hint="name a roomy directory with --scratch",
+    )
+
+
+def bootc_findings(images: Sequence[ResolvedImage]) -> Iterator[tuple[str, Finding]]:
+    """Images that ``bootc install`` would fail to copy by itself, or whose digest it would lose.
+
+    c/storage offers its layers uncompressed only, so a manifest that lists compressed ones has to
+    be rewritten, which a destination pinned by digest forbids (container-libs#197).
+    """
+    for image in images:
+        if image.source.kind is not SourceKind.CONTAINERS_STORAGE:
+            continue
+        if image.compressed and parse_reference(image.bound.reference).is_pinned:
+            finding = Finding(
+                code="bootc-cannot-copy-pinned",
+                severity=Severity.WARNING,
+                message="is pinned by digest, and its manifest lists compressed layers",
+                consequence="'bootc install' on its own would fail to copy it, after the disk is wiped",
+                location=image.bound.location,
+            )
+            yield image.bound.reference, finding
+        elif len(image.manifest_digests) > 1:
+            finding = Finding(
+                code="bootc-loses-digest",
+                severity=Severity.NOTE,
+                message=f"is known by {len(image.manifest_digests)} manifest digests",
+                consequence="'bootc install' on its own would keep only one of them",
+                location=image.bound.location,
+            )
+            yield image.bound.reference, finding

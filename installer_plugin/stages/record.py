@@ -1,0 +1,61 @@
+"""Stage record: the receipt beside the store, written when everything has been verified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from installer_plugin.errors import ConfigError, CopyError, Problem
+from installer_plugin.model import CopiedImage, VerifiedImage
+from installer_plugin.receipt import Receipt, dump_receipt
+from installer_plugin.storage.naming import replace_file
+
+
+def pair(
+    copied: Sequence[CopiedImage], verified: Sequence[VerifiedImage]
+) -> tuple[tuple[CopiedImage, VerifiedImage], ...]:
+    """Each copied image with its proof; RuntimeError when one has none: then nothing is recorded."""
+    proofs = {(proof.reference, proof.image_id): proof for proof in verified}
+    pairs = []
+    for image in copied:
+        resolved = image.resolved
+        proof = proofs.get((resolved.bound.reference, resolved.image_id))
+        if proof is None:
+            raise RuntimeError(f"{resolved.bound.reference} was copied but not verified")
+        pairs.append((image, proof))
+    return tuple(pairs)
+
+
+def creation_time(env: Mapping[str, str]) -> str:
+    """Now, or ``SOURCE_DATE_EPOCH`` for reproducible output, as ISO 8601 in UTC.
+
+    Raises ConfigError when the variable is no number of seconds.
+    """
+    epoch = env.get("SOURCE_DATE_EPOCH")
+    try:
+        moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        problem = Problem(
+            subject="SOURCE_DATE_EPOCH",
+            message=f"is {epoch!r}, expected seconds since 1970",
+            hint="unset it or give a whole number",
+        )
+        raise ConfigError(problem) from error
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def record(receipt: Receipt, places: Sequence[Path]) -> str:
+    """Write *receipt* to all *places*, each atomically, and return its text; raises CopyError."""
+    text = dump_receipt(receipt)
+    for place in places:
+        try:
+            replace_file(place, text.encode(), mode=0o644)
+        except OSError as error:
+            problem = Problem(
+                subject=str(place),
+                message=f"the receipt cannot be written: {error.strerror}",
+                hint="make the place writable and run the command again",
+            )
+            raise CopyError(problem) from error
+    return text

@@ -1,0 +1,193 @@
+"""Stage report: results as text for people and as JSON documents for programs; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from installer_plugin.errors import BoundImagesError, Problem
+from installer_plugin.events import iec
+from installer_plugin.model import (
+    BoundImage,
+    CopiedImage,
+    Finding,
+    ResolvedImage,
+    VerifiedImage,
+)
+
+NOTHING = "no bound images declared"
+SHORT_ID = 12
+"""Hex digits of an image ID that podman shows."""
+
+Document = dict[str, object]
+Pairs = Sequence[tuple[CopiedImage, VerifiedImage]]
+
+
+def document(kind: str, source: str, **fields: object) -> Document:
+    """A JSON document of ours; ``schema`` names its form and changes when that does."""
+    return {"schema": f"bootc-bound-images/{kind}/1", "source": source, **fields}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need be, numbers to the right; the last column is free to run on."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head) - 1)]
+    lines = []
+    for row in (head, *rows):
+        cells = [
+            cell.rjust(width) if title in ("SIZE", "LAYERS") else cell.ljust(width)
+            for title, cell, width in zip(head[:-1], row[:-1], widths, strict=True)
+        ]
+        lines.append("  ".join((*cells, row[-1])).rstrip())
+    return "\n".join(lines)
+
+
+def bound_text(images: Sequence[BoundImage]) -> str:
+    """Declared images, one a line, with the place of each declaration."""
+    if not images:
+        return NOTHING
+    rows = [(image.kind, _declared_in(image), image.reference) for image in images]
+    return table(("KIND", "DECLARED IN", "IMAGE"), rows)
+
+
+def _declared_in(image: BoundImage) -> str:
+    line = f":{image.location.line}" if image.location.line is not None else ""
+    return f"{image.location.unit}{line}"
+
+
+def resolved_text(images: Sequence[ResolvedImage]) -> str:
+    """Resolved images, one a line, and what they sum up to."""
+    if not images:
+        return NOTHING
+    rows = [
+        (image.image_id[:SHORT_ID], str(len(image.layers)), iec(image.size), image.bound.reference)
+        for image in images
+    ]
+    layers = {
+        tuple(layer.diff_id for layer in image.layers[: end + 1]): image.layers[end].size
+        for image in images
+        for end in range(len(image.layers))
+    }
+    total = f"{_count(len(images), 'image')}, {_count(len(layers), 'layer')}, {iec(sum(layers.values()))}"
+    return table(("IMAGE ID", "LAYERS", "SIZE", "IMAGE"), rows) + f"\n{total}"
+
+
+def verified_text(images: Sequence[VerifiedImage], target: str) -> str:
+    """Verified images, one a line, and what was proven of them."""
+    if not images:
+        return NOTHING
+    rows = [
+        (image.image_id[:SHORT_ID], str(len(image.diff_ids)), iec(image.size), image.reference)
+        for image in images
+    ]
+    checks = dict.fromkeys(check for image in images for check in image.checks)
+    proof = f"{_count(len(images), 'image')} verified on {target}: {', '.join(checks)}"
+    return table(("IMAGE ID", "LAYERS", "SIZE", "IMAGE"), rows) + f"\n{proof}"
+
+
+def findings_text(findings: Sequence[tuple[str, Finding]]) -> str:
+    """Findings with the image each is about, most serious first."""
+    ordered = sorted(findings, key=lambda pair: pair[1].severity != "warning")
+    return "\n".join(
+        f"{finding.severity}: {reference} ({finding.location}): {finding.message}\n"
+        f"  consequence: {finding.consequence} [{finding.code}]"
+        for reference, finding in ordered
+    )
+
+
+def problems_text(problems: Sequence[Problem]) -> str:
+    """Problems, each with its next step."""
+    return "\n".join(
+        f"error: {problem}" + (f"\n  hint: {problem.hint}" if problem.hint else "")
+        for problem in problems
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def bound_json(image: BoundImage) -> Document:
+    """A declared image."""
+    return {
+        "reference": image.reference,
+        "kind": image.kind,
+        "names": list(image.names),
+        "declaration": {
+            "link": image.location.link,
+            "file": image.location.unit,
+            "line": image.location.line,
+        },
+        "findings": [finding_json(image.reference, finding) for finding in image.findings],
+    }
+
+
+def finding_json(reference: str, finding: Finding) -> Document:
+    """A finding about the image *reference*."""
+    return {
+        "reference": reference,
+        "code": finding.code,
+        "severity": finding.severity,
+        "message": finding.message,
+        "consequence": finding.consequence,
+        "where": str(finding.location),
+    }
+
+
+def resolved_json(image: ResolvedImage) -> Document:
+    """A resolved image."""
+    return {
+        "reference": image.bound.reference,
+        "names": list(image.names),
+        "found_in": str(image.source),
+        "image_id": image.image_id,
+        "digest": image.digest,
+        "manifest_digests": list(image.manifest_digests),
+        "layers": [{"diff_id": layer.diff_id, "size": layer.size} for layer in image.layers],
+        "size": image.size,
+    }
+
+
+def verified_json(image: VerifiedImage) -> Document:
+    """A verified image."""
+    return {
+        "reference": image.reference,
+        "names": list(image.names),
+        "where": image.where,
+        "image_id": image.image_id,
+        "digest": image.digest,
+        "manifest_digests": list(image.manifest_digests),
+        "diff_ids": list(image.diff_ids),
+        "size": image.size,
+        "verified": list(image.checks),
+    }
+
+
+def copied_json(pairs: Pairs) -> list[Document]:
+    """Copied and verified images."""
+    return [
+        {
+            **verified_json(verified),
+            "engine": copied.engine,
+            "found_in": str(copied.resolved.source),
+            "already_there": copied.already_there,
+        }
+        for copied, verified in pairs
+    ]
+
+
+def problem_json(problem: Problem) -> Document:
+    """A problem."""
+    return {
+        "subject": problem.subject,
+        "where": problem.where,
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+def error_json(error: BoundImagesError) -> Mapping[str, object]:
+    """The document that a failed command prints in place of its result."""
+    return {
+        "schema": "bootc-bound-images/error/1",
+        "exit_code": int(error.exit_code),
+        "problems": [problem_json(problem) for problem in error.problems],
+    }
