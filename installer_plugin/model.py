@@ -180,6 +180,8 @@ class CopiedImage:
     engine: str
     already_there: bool
     """True when the target had the image and nothing was copied."""
+    refusal: str = ""
+    """Why a fallback engine was taken; empty when the first choice served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

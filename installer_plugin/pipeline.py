@@ -5,10 +5,8 @@ Nothing below ``prepare`` is reached while a problem is known: all of them are r
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from installer_plugin import __version__
@@ -30,7 +28,6 @@ from installer_plugin.errors import (
     VerificationError,
     joined,
 )
-from installer_plugin.events import Events
 from installer_plugin.lockfile import LockedImage, dump_lock, lock_images, parse_lock
 from installer_plugin.model import (
     CopiedImage,
@@ -39,11 +36,20 @@ from installer_plugin.model import (
     ResolvedImage,
     VerifiedImage,
 )
-from installer_plugin.process import Runner
 from installer_plugin.receipt import Receipt, parse_receipt
+from installer_plugin.request import (
+    TARGET_ITSELF,
+    Context,
+    Request,
+    configured,
+    open_root,
+    opened,
+    read_named,
+)
 from installer_plugin.rootfs import Rootfs
 from installer_plugin.stages.copy import CopyOptions, copy
 from installer_plugin.stages.discover import LINKS, Discovered, discover, require_sound
+from installer_plugin.stages.label import label, verify_labels
 from installer_plugin.stages.preflight import (
     MINIMUM_VERSIONS,
     Plan,
@@ -54,51 +60,19 @@ from installer_plugin.stages.preflight import (
 from installer_plugin.stages.record import creation_time, pair, record
 from installer_plugin.stages.resolve import resolve
 from installer_plugin.stages.verify import VerifyOptions, verify
-from installer_plugin.storage.conf import load_registries_conf, load_storage_conf
-from installer_plugin.storage.engines import EngineChoice, required_tools, select_engines
+from installer_plugin.storage.engines import (
+    EngineChoice,
+    Selected,
+    Surroundings,
+    required_tools,
+    select_engines,
+)
 from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.local import LocalStores
-from installer_plugin.storage.mounted import mounted_layers
 from installer_plugin.storage.naming import replace_file
-from installer_plugin.storage.scratch import scratch_directory
-from installer_plugin.storage.sources import Sources, open_sources, parse_source_spec
-from installer_plugin.storage.target import Backend, TargetStore, find_target_store
-
-IMAGE_PREFIX = "containers-storage:"
-TARGET_ITSELF = ""
-"""Source of a verification that has no other than the target's own deployments."""
-FILE_LIMIT = 16 << 20
-"""Bytes of a lock file or receipt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What the recipes need of the world around them."""
-
-    runner: Runner
-    events: Events
-    env: Mapping[str, str]
-    system: Path = Path("/")
-    """Whose ``/etc/containers`` is read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What the user asked for."""
-
-    source: str = "/"
-    """A root directory, or ``containers-storage:REFERENCE``."""
-    stores: tuple[str, ...] = ()
-    target: Path | None = None
-    backend: Backend | None = None
-    engine: EngineChoice = EngineChoice.AUTO
-    lock: Path | None = None
-    scratch: Path | None = None
-    receipts: tuple[Path, ...] = ()
-    require_bound_images: bool = False
-    dry_run: bool = False
-    jobs: int | None = None
-    """Layers verified at once; None for as many as there are processors, up to a bound."""
+from installer_plugin.storage.policy import load_policy
+from installer_plugin.storage.selinux import Policy, find_policy
+from installer_plugin.storage.sources import Sources
+from installer_plugin.storage.target import TargetStore, find_target_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +80,10 @@ class Checked:
     """A source that passed every check; empty when it declares no bound images."""
 
     images: tuple[ResolvedImage, ...] = ()
+    selected: tuple[Selected, ...] = ()
+    """The images with their engines."""
+    policy: Policy | None = None
+    """The SELinux policy that the target store is to be labelled by."""
     findings: tuple[tuple[str, Finding], ...] = ()
     """Each with the reference it is about."""
 
@@ -133,7 +111,7 @@ class Outcome:
 
 def list_bound(request: Request, context: Context) -> Discovered:
     """Read the declarations of the source; problems are in the result, beside what is usable."""
-    with _configured(), open_root(request, context) as root:
+    with configured(), open_root(request, context) as root:
         discovered = discover(root)
     _require_declared(request, discovered)
     return discovered
@@ -141,7 +119,7 @@ def list_bound(request: Request, context: Context) -> Discovered:
 
 def check(request: Request, context: Context) -> Checked:
     """Find out everything that can be known before a target is touched."""
-    with _opened(request, context) as (root, sources):
+    with opened(request, context) as (root, sources):
         return _checked(request, context, root, sources)
 
 
@@ -163,21 +141,23 @@ def write_lock(request: Request, context: Context, file: Path | None) -> Locked:
 def copy_images(request: Request, context: Context) -> Outcome:
     """Check, copy, verify and record: the whole line, into a target that is mounted."""
     target = _require_target(request)
-    with _opened(request, context) as (root, sources):
+    with opened(request, context) as (root, sources):
         checked = _checked(request, context, root, sources)
         if request.dry_run or not checked.images:
             return Outcome(target=target, planned=checked.images, findings=checked.findings)
         options = CopyOptions(
-            engines=select_engines(request.engine, sources.graph_roots, context.runner),
+            selected=checked.selected,
             scratch=_scratch_places(request, context, target),
         )
-        copied = copy(checked.images, target, options, context.events, context.runner)
-        verified = _verify(target, expected_of_resolved(checked.images), request, context)
+        copied = copy(target, options, context.events, context.runner)
+        policy = checked.policy
+        label(target.graph_root, policy, context.events, context.runner)
+    verified = _verify(target, expected_of_resolved(checked.images), policy, (request, context))
     pairs = pair(copied, verified)
     receipt = Receipt(
         source=request.source,
         created=creation_time(context.env),
-        tools=_tool_versions(checked.images, request, context),
+        tools=_tool_versions(checked.selected, context),
         images=pairs,
     )
     record(receipt, (target.receipt, *request.receipts))
@@ -191,13 +171,14 @@ def verify_target(request: Request, context: Context) -> tuple[VerifiedImage, ..
     there are. Without any of them there is nothing to prove, which is an error of the caller.
     """
     target = _require_target(request)
-    with _configured():
+    with configured():
         expected = merged(tuple(_demands(target, request, context)))
+        policy = _policy_for(target, request, context)
     if not expected:
         if request.require_bound_images:
             raise _nothing_bound(str(target.physical_root))
         return ()
-    return _verify(target, expected, request, context)
+    return _verify(target, expected, policy, (request, context))
 
 
 def _checked(request: Request, context: Context, root: Rootfs, sources: Sources) -> Checked:
@@ -208,9 +189,15 @@ def _checked(request: Request, context: Context, root: Rootfs, sources: Sources)
     context.events.step("resolve", f"looking for {len(discovered.images)} images")
     resolution = resolve(discovered.images, sources.all)
     target = _require_target(request) if request.target else None
+    signatures = load_policy(context.system)
+    surroundings = Surroundings(sources.graph_roots, signatures, context.runner)
+    selected = select_engines(request.engine, resolution.images, surroundings)
+    policy = _policy(target, root) if target else None
     plan = Plan(
         images=resolution.images,
-        tools=required_tools(request.engine, resolution.images),
+        policy=policy,
+        selected=selected,
+        direct_only=request.engine is EngineChoice.DIRECT,
         target=target,
         scratch=_scratch_places(request, context, target) if target else (),
         lock=_lock(request),
@@ -221,6 +208,8 @@ def _checked(request: Request, context: Context, root: Rootfs, sources: Sources)
     declared = ((i.reference, finding) for i in discovered.images for finding in i.findings)
     return Checked(
         images=resolution.images,
+        selected=selected,
+        policy=policy,
         findings=(*declared, *bootc_findings(resolution.images)),
     )
 
@@ -252,14 +241,43 @@ def _nothing_bound(subject: str) -> SourceImageError:
 
 
 def _verify(
-    target: TargetStore, expected: Sequence[Expected], request: Request, context: Context
+    target: TargetStore,
+    expected: Sequence[Expected],
+    policy: Policy | None,
+    asked: tuple[Request, Context],
 ) -> tuple[VerifiedImage, ...]:
+    request, context = asked
     try:
         with GraphRoot.open(target.graph_root) as store:
-            return verify(store, expected, context.events, VerifyOptions(workers=request.jobs))
+            options = VerifyOptions(workers=request.jobs)
+            verified = verify(store, expected, context.events, options)
     except DataError as error:
         hint = "the images are not on the target: copy them"
         raise VerificationError(error.problem(hint=hint)) from error
+    labels = verify_labels(target.graph_root, policy, context.events, context.runner)
+    return tuple(replace(image, checks=(*image.checks, *labels)) for image in verified)
+
+
+def _policy_for(target: TargetStore, request: Request, context: Context) -> Policy | None:
+    if request.source == TARGET_ITSELF:
+        return _policy(target, None)
+    with open_root(request, context) as source:
+        return _policy(target, source)
+
+
+def _policy(target: TargetStore, source: Rootfs | None) -> Policy | None:
+    """The SELinux policy that will judge the store: the target's own, or the one being installed."""
+    for path in _deployments(target):
+        with open_deployment(target.physical_root, path) as deployment:
+            policy = find_policy(deployment)
+            if policy:
+                return policy
+    return find_policy(source) if source else None
+
+
+def _deployments(target: TargetStore) -> tuple[str, ...]:
+    with Rootfs.open(target.physical_root) as physical:
+        return tuple(deployment_paths(physical))
 
 
 def _demands(target: TargetStore, request: Request, context: Context) -> Iterator[Expected]:
@@ -269,14 +287,13 @@ def _demands(target: TargetStore, request: Request, context: Context) -> Iterato
         asked = True
         with open_root(request, context) as root:
             yield from expected_of_bound(require_sound(discover(root)), "")
-    with Rootfs.open(target.physical_root) as physical:
-        paths = tuple(deployment_paths(physical))
+    paths = _deployments(target)
     for path in paths:
         with open_deployment(target.physical_root, path) as deployment:
             yield from expected_of_bound(require_sound(discover(deployment)), f"{path}/")
     receipts = request.receipts or ((target.receipt,) if target.receipt.exists() else ())
     for receipt in receipts:
-        yield from parse_receipt(_read(receipt), str(receipt))
+        yield from parse_receipt(read_named(receipt), str(receipt))
     if request.lock:
         yield from expected_of_lock(_lock(request) or {}, str(request.lock))
     if not (asked or paths or receipts or request.lock):
@@ -287,82 +304,10 @@ def _demands(target: TargetStore, request: Request, context: Context) -> Iterato
         )
 
 
-@contextmanager
-def _opened(request: Request, context: Context) -> Iterator[tuple[Rootfs, Sources]]:
-    with (
-        _configured(),
-        open_root(request, context) as root,
-        open_stores(request, context) as stores,
-    ):
-        yield root, stores
-
-
-@contextmanager
-def open_stores(request: Request, context: Context) -> Iterator[Sources]:
-    """The stores of the request, or those that podman would use on this system."""
-    registries = load_registries_conf(context.system, context.env)
-    specs = tuple(parse_source_spec(text) for text in request.stores)
-    default = () if specs else load_storage_conf(context.system, context.env).stores
-    with open_sources(specs, default, registries, context.runner) as sources:
-        yield sources
-
-
-@contextmanager
-def open_root(request: Request, context: Context) -> Iterator[Rootfs]:
-    """The source as a root: a directory, or a stored image that is mounted for the time being."""
-    if not request.source.startswith(IMAGE_PREFIX):
-        with _directory(Path(request.source)) as root:
-            yield root
-        return
-    reference = request.source.removeprefix(IMAGE_PREFIX)
-    with ExitStack() as stack:
-        stores = stack.enter_context(open_stores(request, context))
-        layers = next(
-            (
-                layers
-                for source in stores.all
-                if isinstance(source, LocalStores) and (layers := source.image_layers(reference))
-            ),
-            None,
-        )
-        if layers is None:
-            raise DataError(
-                reference,
-                f"is in none of {', '.join(map(str, stores.graph_roots)) or 'no store'}",
-                hint=f"podman pull {reference}",
-            )
-        scratch = stack.enter_context(scratch_directory(Path(tempfile.gettempdir())))
-        yield stack.enter_context(mounted_layers(layers, request.source, scratch, context.runner))
-
-
-@contextmanager
-def _directory(path: Path) -> Iterator[Rootfs]:
-    try:
-        root = Rootfs.open(path)
-    except OSError as error:
-        raise DataError(
-            str(path),
-            f"cannot be opened as a source root: {error.strerror}",
-            hint="give a directory or containers-storage:REFERENCE",
-        ) from error
-    with root:
-        yield root
-
-
-@contextmanager
-def _configured() -> Iterator[None]:
-    """Turn complaints about what the caller named or configured into errors of the caller."""
-    try:
-        yield
-    except DataError as error:
-        hint = "correct the file or option that is named"
-        raise ConfigError(error.problem(hint=hint)) from error
-
-
 def _require_target(request: Request) -> TargetStore:
     if request.target is None:
         raise RuntimeError("this recipe needs a target")
-    with _configured():
+    with configured():
         return find_target_store(request.target, request.backend)
 
 
@@ -374,10 +319,8 @@ def _scratch_places(request: Request, context: Context, target: TargetStore) -> 
     return (usual, target.physical_root)
 
 
-def _tool_versions(
-    images: Sequence[ResolvedImage], request: Request, context: Context
-) -> Mapping[str, str]:
-    tools = required_tools(request.engine, images)
+def _tool_versions(selected: Sequence[Selected], context: Context) -> Mapping[str, str]:
+    tools = required_tools(selected)
     versions = {
         tool: tool_version(tool, context.runner) for tool in tools if tool in MINIMUM_VERSIONS
     }
@@ -385,12 +328,4 @@ def _tool_versions(
 
 
 def _lock(request: Request) -> Mapping[str, LockedImage] | None:
-    return parse_lock(_read(request.lock), str(request.lock)) if request.lock else None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with Rootfs.open(path.absolute().parent) as folder:
-            return folder.read_bytes(path.name, limit=FILE_LIMIT)
-    except OSError as error:
-        raise DataError(str(path), f"cannot be read: {error.strerror}") from error
+    return parse_lock(read_named(request.lock), str(request.lock)) if request.lock else None

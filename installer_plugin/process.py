@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ END_GRACE_SECONDS = 10
 """How long a child may take to end after SIGTERM before its process group gets SIGKILL."""
 STDERR_TAIL_LINES = 12
 """Lines of a failed program's stderr that an error shows."""
+WRAPPER = "setpriv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +34,13 @@ class Command:
 
     @property
     def tool(self) -> str:
-        """The program that does the work, behind wrappers such as ``unshare``."""
-        return self.argv[self.argv.index("--") + 1] if "--" in self.argv else self.argv[0]
+        """The program that does the work, behind :func:`private_mounts_argv` and ``sh -c``.
+
+        A script that prepares a program names it as ``$0``.
+        """
+        wrapped = self.argv[0] == WRAPPER and "--" in self.argv
+        argv = self.argv[self.argv.index("--") + 1 :] if wrapped else self.argv
+        return argv[3] if argv[:2] == ("sh", "-c") and len(argv) > 3 else argv[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +77,7 @@ def private_mounts_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     that ends with the program, nothing is left. ``setpriv --pdeathsig`` covers our own SIGKILL.
     """
     return (
-        "setpriv", "--pdeathsig", "TERM",
+        WRAPPER, "--pdeathsig", "TERM",
         "unshare", "--mount", "--propagation", "private",
         "--", *argv,
     )  # fmt: skip
@@ -82,7 +89,32 @@ def find_tool(name: str) -> str | None:
 
 
 class Runner:
-    """Runs commands. Children get a session of their own, so that all they started can be ended."""
+    """Runs commands. Children get a session of their own, so that all they started can be ended.
+
+    May be used from several threads; :meth:`end_all` is for the one that is told to stop.
+    """
+
+    def __init__(self) -> None:
+        self._living: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def end_all(self) -> None:
+        """End every child of every thread; their :meth:`run` calls raise CommandError."""
+        with self._lock:
+            living = tuple(self._living)
+        for child in living:
+            _signal(child, signal.SIGKILL)
+
+    @contextmanager
+    def _started(self, command: Command) -> Iterator[subprocess.Popen[bytes]]:
+        child = _start(command)
+        with self._lock:
+            self._living.add(child)
+        try:
+            yield child
+        finally:
+            with self._lock:
+                self._living.discard(child)
 
     def run(
         self,
@@ -98,15 +130,15 @@ class Runner:
         *timeout* seconds. Whatever exception passes through (a signal to us among them), the child
         and all it started have ended before it leaves.
         """
-        child = _start(command)
-        try:
-            out, err = child.communicate(stdin, timeout=timeout)
-        except subprocess.TimeoutExpired as error:
-            _end(child)
-            raise CommandError(command, f"did not end within {timeout} s", "") from error
-        except BaseException:
-            _end(child)
-            raise
+        with self._started(command) as child:
+            try:
+                out, err = child.communicate(stdin, timeout=timeout)
+            except subprocess.TimeoutExpired as error:
+                _end(child)
+                raise CommandError(command, f"did not end within {timeout} s", "") from error
+            except BaseException:
+                _end(child)
+                raise
         stderr = err.decode(errors="replace")
         if child.returncode not in ok:
             raise CommandError(command, _ending(child.returncode), stderr)
@@ -152,7 +184,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not _session_lives(child):
             break
-        os.killpg(child.pid, number)
+        _signal(child, number)
         deadline = time.monotonic() + END_GRACE_SECONDS
         while _session_lives(child) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -161,6 +193,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with suppress(BrokenPipeError):  # unsent input of a child that is gone
                 pipe.close()
+
+
+def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
 
 
 def _session_lives(child: subprocess.Popen[bytes]) -> bool:

@@ -230,6 +230,18 @@ class Rootfs:
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=walk.here)
 
+    @contextmanager
+    def directory(self, path: str) -> Iterator[int]:
+        """A descriptor of the directory *path*, its last component not followed; raises OSError."""
+        with self._walked(path, follow_last=False) as (walk, last):
+            if last is not None:
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=walk.here)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
     def read_bytes(self, path: str, *, limit: int = DEFAULT_READ_LIMIT) -> bytes:
         """Content of the regular file *path*.
 

@@ -13,7 +13,7 @@ from installer_plugin.cli import options as opt
 from installer_plugin.cli.options import PLACE, Given, options, request_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.errors import SourceImageError
-from installer_plugin.pipeline import TARGET_ITSELF
+from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report
 
 PROGRAM = "bootc-bound-images"

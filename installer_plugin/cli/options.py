@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 import click
 
-from installer_plugin.pipeline import Request
+from installer_plugin.request import Request
 from installer_plugin.storage.engines import EngineChoice
 from installer_plugin.storage.sources import STORE_FORMS
 from installer_plugin.storage.target import Backend

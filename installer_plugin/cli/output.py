@@ -16,8 +16,8 @@ import click
 from installer_plugin.errors import BoundImagesError, ExitCode, InterruptedBySignal
 from installer_plugin.events import Events, JsonLinesSink, Sink, sink_for
 from installer_plugin.model import Finding
-from installer_plugin.pipeline import Context
 from installer_plugin.process import Runner
+from installer_plugin.request import Context
 from installer_plugin.stages import report
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from installer_plugin.events import Events, iec
 from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests
+from installer_plugin.storage.engines import Selected
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.local import stored_manifests
 from installer_plugin.storage.naming import Completion, complete_image
@@ -22,6 +23,7 @@ from installer_plugin.storage.space import (
     choose_scratch,
     free_room,
     layers_to_copy,
+    scratch_need,
 )
 from installer_plugin.storage.target import TargetStore, finish, prepare
 
@@ -34,28 +36,24 @@ POLL_SECONDS = 0.5
 class CopyOptions:
     """How to copy."""
 
-    engines: Mapping[SourceKind, Engine]
-    """The engine for each kind of source."""
+    selected: tuple[Selected, ...]
+    """The images, each with its engine."""
     scratch: tuple[Path, ...]
     """Places for temporary files, the preferred one first."""
 
 
 def copy(
-    images: Sequence[ResolvedImage],
-    target: TargetStore,
-    options: CopyOptions,
-    events: Events,
-    runner: Runner,
+    target: TargetStore, options: CopyOptions, events: Events, runner: Runner
 ) -> tuple[CopiedImage, ...]:
-    """Copy every image of *images* into the target store and flush it to the disk.
+    """Copy every selected image into the target store and flush it to the disk.
 
     An image that is there already is only given its names. Raises CopyError; what was complete by
     then stays, so that a second run goes on from there.
     """
     try:
         prepare(target)
-        missing = layers_to_copy(images, target)
-        copied = _copy_all(images, target, options, _Session(missing, events))
+        missing = layers_to_copy([each.image for each in options.selected], target)
+        copied = _copy_all(target, options, _Session(missing, events))
         finish(target, runner)
     except OSError as error:
         raise _disk_error(target, error) from error
@@ -75,20 +73,25 @@ class _Session:
 
 
 def _copy_all(
-    images: Sequence[ResolvedImage], target: TargetStore, options: CopyOptions, session: _Session
+    target: TargetStore, options: CopyOptions, session: _Session
 ) -> tuple[CopiedImage, ...]:
     present = _images_present(target)
     done: dict[ImageId, CopiedImage] = {}
     copied = []
-    for image in images:
-        engine = options.engines[image.source.kind]
+    for each in options.selected:
+        image, engine = each.image, each.engine
         there = image.image_id in present or image.image_id in done
         note = "already there" if there else f"copying {iec(image.size)} with {engine.name}"
         session.events.step(STAGE, f"{image.bound.reference}: {note}")
         if not there:
             _copy_one(image, engine, target, (options.scratch, session))
         _complete(image, target)
-        result = CopiedImage(resolved=image, engine=engine.name, already_there=there)
+        result = CopiedImage(
+            resolved=image,
+            engine=engine.name,
+            already_there=there,
+            refusal=str(each.refusal or ""),
+        )
         done.setdefault(image.image_id, result)
         copied.append(result)
     return tuple(copied)
@@ -112,9 +115,12 @@ def _copy_one(
     surroundings: tuple[Sequence[Path], _Session],
 ) -> None:
     places, session = surroundings
+    if engine.stages_on_target:
+        places = (target.bootc_dir,)
     for parent in places:
         remove_stale(parent)
-    place = choose_scratch(places, session.missing)
+    need = 0 if engine.stages_on_target else scratch_need(session.missing)
+    place = choose_scratch(places, need)
     if place is None:
         raise DataError(
             "scratch directory",

@@ -23,7 +23,9 @@ from installer_plugin.model import (
 from installer_plugin.process import Command, CommandError, Runner, find_tool
 from installer_plugin.reference import parse_reference
 from installer_plugin.storage.consistency import store_problems
+from installer_plugin.storage.engines import Selected, required_tools
 from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
 from installer_plugin.storage.space import (
     MissingLayers,
     choose_scratch,
@@ -45,18 +47,24 @@ class Plan:
     """What is about to be done, as far as preflight needs to know it."""
 
     images: tuple[ResolvedImage, ...]
-    tools: tuple[str, ...]
-    """Programs that the engine and the checks run."""
+    selected: tuple[Selected, ...] = ()
+    """The same images with their engines."""
+    direct_only: bool = False
+    """Whether a fallback engine is not wanted (``--engine direct``)."""
     target: TargetStore | None = None
     scratch: tuple[Path, ...] = ()
-    """Directories that may hold temporary files, the preferred one first; empty when none are made."""
+    """Directories that may hold temporary files, the preferred one first."""
     lock: Mapping[str, LockedImage] | None = None
+    policy: Policy | None = None
+    """The SELinux policy that the target store is to be labelled by."""
 
 
 def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
     """All problems of *plan*; nothing is changed anywhere."""
     return (
-        *check_tools(plan.tools, runner),
+        *check_tools(required_tools(plan.selected), runner),
+        *(check_labelling(plan.policy) if plan.policy and plan.images else ()),
+        *(check_direct(plan.selected) if plan.direct_only else ()),
         *check_lock(plan.images, plan.lock),
         *(check_target(plan.target) if plan.target else ()),
         *(check_space(plan, plan.target) if plan.target else ()),
@@ -91,6 +99,29 @@ def tool_version(tool: str, runner: Runner) -> str:
     output = runner.run(command).stdout.decode(errors="replace").strip()
     found = _VERSION.search(output)
     return found[0] if found else output
+
+
+def check_labelling(policy: Policy) -> Iterator[Problem]:
+    """A policy to apply and nothing to apply it with."""
+    if find_tool(SETFILES) is None:
+        yield Problem(
+            subject=SETFILES,
+            message=f"not found in PATH; the SELinux policy {policy.name} has to be applied",
+            where=policy.where,
+            hint=SETFILES_HINT,
+        )
+
+
+def check_direct(selected: Sequence[Selected]) -> Iterator[Problem]:
+    """Images that a guard of the direct engine refuses."""
+    for each in selected:
+        if each.refusal:
+            yield Problem(
+                subject=each.image.bound.reference,
+                where=str(each.image.bound.location),
+                message=f"cannot be copied directly ({each.refusal})",
+                hint="use --engine auto, which takes skopeo for it",
+            )
 
 
 def check_lock(
@@ -152,8 +183,14 @@ def check_space(plan: Plan, target: TargetStore) -> Iterator[Problem]:
             message=f"has {room.inodes} free inodes, the bound images need {need.inodes}",
             hint="make the file system with more inodes (mkfs.ext4 -i)",
         )
-    if plan.scratch and missing and choose_scratch(plan.scratch, missing) is None:
-        yield _no_scratch(plan.scratch, missing)
+    staged = {each.image.image_id for each in plan.selected if each.engine.stages_on_target}
+    piped = {
+        chain: (image, layer)
+        for chain, (image, layer) in missing.items()
+        if image.image_id not in staged
+    }
+    if piped and choose_scratch(plan.scratch, scratch_need(piped)) is None:
+        yield _no_scratch(plan.scratch, piped)
 
 
 def _no_scratch(places: Sequence[Path], missing: MissingLayers) -> Problem:

@@ -169,6 +169,7 @@ def copied_json(pairs: Pairs) -> list[Document]:
             "engine": copied.engine,
             "found_in": str(copied.resolved.source),
             "already_there": copied.already_there,
+            "refusal": copied.refusal,
         }
         for copied, verified in pairs
     ]

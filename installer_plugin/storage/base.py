@@ -52,6 +52,14 @@ class Engine(Protocol):
     def name(self) -> str:
         """As given to ``--engine`` and shown in reports."""
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Programs it runs."""
+
+    @property
+    def stages_on_target(self) -> bool:
+        """Whether its scratch directory has to be on the target's file system."""
+
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
         """Copy *image* under its image ID alone; names are given later, when all of it is there.
 

@@ -1,14 +1,19 @@
-"""Which engine copies from which kind of source, and which programs that needs."""
+"""Which engine copies which image, why, and which programs that needs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process import Runner
 from installer_plugin.storage.base import Engine
+from installer_plugin.storage.direct import DirectEngine, find_source
+from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.guards import Guard, Refusal, image_refusal
 from installer_plugin.storage.podman import PodmanEngine
 from installer_plugin.storage.remote import ScpEngine
 from installer_plugin.storage.skopeo import SkopeoEngine
@@ -18,41 +23,74 @@ class EngineChoice(StrEnum):
     """``--engine``: what copies between local stores; other sources have one way each."""
 
     AUTO = "auto"
+    """Directly where the guards hold, else skopeo."""
+    DIRECT = "direct"
     SKOPEO = "skopeo"
     PODMAN = "podman"
 
 
-WRAPPERS = ("unshare", "setpriv", "sync")
-"""util-linux and coreutils programs around every engine."""
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """An image and the engine that is to copy it."""
+
+    image: ResolvedImage
+    engine: Engine
+    refusal: Refusal | None = None
+    """Why it is not copied directly, where that was asked for or preferred."""
 
 
 def select_engines(
-    choice: EngineChoice, graph_roots: Sequence[Path], runner: Runner
-) -> Mapping[SourceKind, Engine]:
-    """The engine for each kind of source."""
-    skopeo = SkopeoEngine(graph_roots, runner)
-    podman = PodmanEngine(graph_roots, runner)
-    return {
-        SourceKind.CONTAINERS_STORAGE: podman if choice is EngineChoice.PODMAN else skopeo,
-        SourceKind.OCI: skopeo,
-        SourceKind.OCI_ARCHIVE: skopeo,
-        SourceKind.DIR: skopeo,
-        SourceKind.SSH: ScpEngine(runner),
-    }
+    choice: EngineChoice,
+    images: Iterable[ResolvedImage],
+    surroundings: Surroundings,
+) -> tuple[Selected, ...]:
+    """The engine for each of *images*, in their order; raises DataError for a damaged store.
+
+    With ``direct``, a refused image still gets an engine: its refusal is for the caller to report.
+    """
+    stores, runner = surroundings.graph_roots, surroundings.runner
+    skopeo, podman = SkopeoEngine(stores, runner), PodmanEngine(stores, runner)
+    direct, scp = DirectEngine(stores, runner), ScpEngine(runner)
+    selected = []
+    for image in images:
+        kind = image.source.kind
+        if kind is SourceKind.SSH:
+            selected.append(Selected(image, scp))
+        elif kind is not SourceKind.CONTAINERS_STORAGE:
+            other = Refusal(Guard.OTHER_SOURCE, f"{image.source} is no containers-storage")
+            selected.append(Selected(image, skopeo, other))
+        elif choice is EngineChoice.PODMAN:
+            selected.append(Selected(image, podman))
+        elif choice is EngineChoice.SKOPEO:
+            selected.append(Selected(image, skopeo))
+        else:
+            refusal = _refusal(image, surroundings)
+            selected.append(Selected(image, skopeo if refusal else direct, refusal))
+    return tuple(selected)
 
 
-def required_tools(choice: EngineChoice, images: Sequence[ResolvedImage]) -> tuple[str, ...]:
-    """Programs that copying *images* runs; none when there is nothing to copy."""
-    if not images:
-        return ()
-    kinds = {image.source.kind for image in images}
-    tools = [*WRAPPERS]
-    if kinds - {SourceKind.SSH} and not (
-        choice is EngineChoice.PODMAN and kinds <= {SourceKind.CONTAINERS_STORAGE, SourceKind.SSH}
-    ):
-        tools.append("skopeo")
-    if SourceKind.SSH in kinds or choice is EngineChoice.PODMAN:
-        tools.append("podman")
-    if SourceKind.SSH in kinds:
-        tools.append("ssh")
-    return tuple(tools)
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What engines work with."""
+
+    graph_roots: tuple[Path, ...]
+    """The local stores, primary first."""
+    signatures: bool
+    """Whether the containers policy demands some of local stores."""
+    runner: Runner
+
+
+def _refusal(image: ResolvedImage, surroundings: Surroundings) -> Refusal | None:
+    with ExitStack() as stack:
+        opened = []
+        for path in dict.fromkeys((Path(image.source.store), *surroundings.graph_roots)):
+            store = stack.enter_context(GraphRoot.open(path))
+            opened.append((store, store.load()))
+        layers = find_source(opened, image).layers
+        return image_refusal(layers, signatures=surroundings.signatures)
+
+
+def required_tools(selected: Sequence[Selected]) -> tuple[str, ...]:
+    """Programs that the copying of *selected* runs; none when there is nothing to copy."""
+    tools = [tool for each in selected for tool in each.engine.tools]
+    return tuple(dict.fromkeys((*tools, "sync"))) if tools else ()

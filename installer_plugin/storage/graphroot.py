@@ -62,17 +62,21 @@ class GraphRoot:
         return self.root.exists(IMAGES_JSON)
 
     def load(self) -> Records:
-        """All records, read under the store's own locks.
+        """All records, read under the store's own locks; raises as :meth:`read_records` does."""
+        try:
+            with locks.shared(self.path):
+                return self.read_records()
+        except OSError as error:
+            raise DataError(str(self.path), f"cannot be locked: {error.strerror}") from error
+
+    def read_records(self) -> Records:
+        """All records, for a caller who holds the locks: taking them again would drop them.
 
         A store without records is an empty store. Raises DataError that names the file and what is
         wrong with it, names claimed twice included.
         """
-        try:
-            with locks.shared(self.path):
-                layers = self._records(LAYERS_JSON, parse_layers)
-                images = self._records(IMAGES_JSON, parse_images)
-        except OSError as error:
-            raise DataError(str(self.path), f"cannot be locked: {error.strerror}") from error
+        layers = self._records(LAYERS_JSON, parse_layers)
+        images = self._records(IMAGES_JSON, parse_images)
         check_unique(layers, self.shown(LAYERS_JSON))
         check_unique(images, self.shown(IMAGES_JSON))
         return Records(layers={layer.id: layer for layer in layers}, images=images)

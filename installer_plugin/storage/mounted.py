@@ -23,14 +23,16 @@ def mount_argv(layers: Sequence[Path], empty: Path, mount_point: Path) -> tuple[
     """
     lower = ":".join(_plain(path) for path in (*reversed(layers), empty))
     options = f"ro,lowerdir={lower}"
-    return private_mounts_argv(("sh", "-c", MOUNT_SCRIPT, "sh", options, str(mount_point)))
+    return private_mounts_argv(("sh", "-c", MOUNT_SCRIPT, "mount", options, str(mount_point)))
 
 
 def _plain(path: Path) -> str:
     """*path*, refused when it has a character with a meaning in mount's or overlayfs's options."""
     text = str(path)
     if any(character in text for character in ',:"\\'):
-        raise DataError(text, "has a character that mount options cannot carry, expected a plain path")
+        raise DataError(
+            text, "has a character that mount options cannot carry, expected a plain path"
+        )
     return text
 
 

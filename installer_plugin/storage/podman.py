@@ -9,11 +9,25 @@ from installer_plugin.model import ResolvedImage
 from installer_plugin.process import Command, Runner, private_mounts_argv
 from installer_plugin.storage.skopeo import StoreLinks, target_image
 
+_WITH_RUN_ROOT = """
+mkdir -p /run/containers
+mount -t tmpfs tmpfs /run/containers && exec "$0" --runroot /run/containers "$@"
+"""
+
+
+def podman_argv(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Podman in private mounts, with a run root that ends with it.
+
+    podman refuses a run root of more than 50 characters (libpod, makeRuntime), which a path below a
+    scratch directory easily is.
+    """
+    return private_mounts_argv(("sh", "-c", _WITH_RUN_ROOT, "podman", *arguments))
+
 
 def push_argv(options: Sequence[str], image_id: str, target: str) -> tuple[str, ...]:
     """Push the image *image_id* of the store that the global *options* name to *target*."""
-    return private_mounts_argv((
-        "podman", *options,
+    return podman_argv((
+        *options,
         "image", "push", "--quiet", "--remove-signatures", image_id, target,
     ))  # fmt: skip
 
@@ -27,7 +41,6 @@ def reading_options(stores: Sequence[Path], scratch: Path) -> tuple[str, ...]:
     linked = [links.link(f"source-{number}", store) for number, store in enumerate(stores)]
     return (
         "--root", str(scratch / "empty"),
-        "--runroot", str(scratch / "run-source"),
         *(
             option
             for link in linked
@@ -40,6 +53,8 @@ class PodmanEngine:
     """Copies with ``podman image push`` between local stores."""
 
     name = "podman"
+    tools = ("podman", "unshare", "setpriv")
+    stages_on_target = False
 
     def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
         """*stores*: the local stores, primary first; layers may be in any of them."""

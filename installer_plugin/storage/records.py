@@ -133,6 +133,12 @@ def layer_id(parent: str | None, diff_id: DiffId) -> LayerId:
     return LayerId(hashlib.sha256(f"{parent}+{own}".encode()).hexdigest())
 
 
+def toc_layer_id(parent: str | None, toc_digest: str) -> LayerId:
+    """The layer ID that c/image gives a layer which it knows by its table of contents only."""
+    own = toc_digest.partition(":")[2]
+    return LayerId(hashlib.sha256(f"{parent or ''}+@TOC={own}".encode()).hexdigest())
+
+
 def big_data_file_name(key: str) -> str:
     """File name of big data *key* inside an image's or layer's directory.
 

@@ -80,6 +80,8 @@ class SkopeoEngine:
     """Copies with ``skopeo copy``, from containers-storage and from layouts."""
 
     name = "skopeo"
+    tools = ("skopeo", "unshare", "setpriv")
+    stages_on_target = False
 
     def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
         """*stores*: the local stores, primary first; layers may be in any of them."""

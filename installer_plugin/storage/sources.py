@@ -17,7 +17,7 @@ from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.graphroot import IMAGES_JSON
 from installer_plugin.storage.layout import LayoutSource
 from installer_plugin.storage.local import open_local_stores
-from installer_plugin.storage.remote import SshSource
+from installer_plugin.storage.remote import SshSource, parse_address
 
 _LAYOUTS = (SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR)
 _LAYOUT = re.compile(rf"(?:(?P<reference>[^=]+)=)?(?P<kind>{'|'.join(_LAYOUTS)}):(?P<path>.+)")
@@ -56,7 +56,8 @@ def parse_source_spec(text: str) -> SourceSpec:
             place=layout["path"],
             stands_for=_reference(layout["reference"], text),
         )
-    if text.startswith("ssh://") and len(text) > len("ssh://"):
+    if text.startswith("ssh://"):
+        parse_address(text)
         return SourceSpec(kind=SourceKind.SSH, place=text)
     path = text.removeprefix("containers-storage:")
     spec = _STORE_SPEC.fullmatch(path)

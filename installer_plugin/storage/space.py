@@ -101,9 +101,8 @@ def scratch_need(missing: MissingLayers) -> int:
     return max((sum(sizes) + max(sizes) for sizes in by_image.values()), default=0)
 
 
-def choose_scratch(places: Sequence[Path], missing: MissingLayers) -> Path | None:
-    """The first of *places* with room for the temporary files; None when there is none."""
-    need = scratch_need(missing)
+def choose_scratch(places: Sequence[Path], need: int) -> Path | None:
+    """The first of *places* with room for *need* bytes; None when there is none."""
     return next((path for path in places if scratch_room(path) >= need), None)
 
 

@@ -19,6 +19,9 @@ RECEIPT_NAME = "bound-images.json"
 COMPAT_LINK = "ostree/bootc"
 COMPAT_LINK_TEXT = "../composefs/bootc"
 
+STORE_FOLDERS = {"overlay": 0o700, "overlay/l": 0o755, "overlay-layers": 0o700, "overlay-images": 0o700}
+"""Directories of an empty store, with the modes that containers-storage gives them."""
+
 
 class Backend(StrEnum):
     """How bootc lays out a physical root; the value is the directory that holds ``bootc/``."""
@@ -99,6 +102,8 @@ def prepare(store: TargetStore) -> None:
             link.symlink_to(COMPAT_LINK_TEXT)
     for folder in (store.bootc_dir, store.graph_root):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name, mode in STORE_FOLDERS.items():
+        (store.graph_root / name).mkdir(mode=mode, exist_ok=True)
 
 
 def finish(store: TargetStore, runner: Runner) -> None:
@@ -110,13 +115,10 @@ def finish(store: TargetStore, runner: Runner) -> None:
     Raises OSError and CommandError.
     """
     for name in locks.LOCK_FILES:
-        path = store.graph_root / name
-        path.parent.mkdir(mode=0o700, exist_ok=True)
         with locks.exclusive(store.graph_root, name):
             pass
     mark = store.graph_root / "overlay/.has-mount-program"
     if not mark.exists():
-        mark.parent.mkdir(mode=0o700, exist_ok=True)
         mark.touch(mode=0o600)
         mark.write_text("false")
     sync_file_system(store.graph_root, runner)

@@ -1,0 +1,248 @@
+"""Proves from the target's disk that it holds what was asked for, or says everything that is wrong.
+
+Nothing that copying returned is trusted; everything is read again. The steps, by their numbers:
+
+1. The store opens: records can be read, names are unique, both lock files exist, and no libpod
+   database pins the store to a path other than bootc's.
+2. Each reference resolves to exactly one image, by all its literal names and, when it is known, by ID.
+3. The config's bytes hash to the image ID.
+4. Every stored manifest hashes to its recorded digest and to the digest in its name; the manifests
+   that were asked for are there; all other big data is as recorded.
+5. Manifests, config, layer records and layer IDs name the same layers, in number and in order.
+6. Each layer's tar stream, rebuilt from tar-split and the files on disk, hashes to its diff ID.
+7. What the stream does not cover equals its tar headers: modes, owners, times of regular files,
+   links, devices, extended attributes, whiteouts, opaque marks; nothing is missing, nothing too many.
+8. ``link``, ``l/`` and ``lower`` chain each layer to its parents.
+
+The caller owes two things: ``syncfs(2)`` before, or pages that were never written would be read from
+memory; and step 9, labels, which need the target's policy.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from installer_plugin.errors import DataError, Problem, VerificationError
+from installer_plugin.events import Events
+from installer_plugin.model import Expected, ImageId, VerifiedImage
+from installer_plugin.storage.consistency import layer_problems, opening_problems, short
+from installer_plugin.storage.freshness import forget_files
+from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.identity import ImageIdentity, Mismatch
+from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
+from installer_plugin.storage.records import ImageRecord, Records
+
+STAGE = "verify"
+CHECKS = ("store", "names", "config", "manifests", "chain", "content", "metadata", "links")
+"""Names of the steps, in their order; receipts list them."""
+MAX_WORKERS = 4
+"""More threads than this wait for the disk or for each other."""
+REPORT_SECONDS = 0.25
+HINT = "copy the image again; if that does not help, the target's disk or the source is damaged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """How to verify; what is verified is not to be chosen."""
+
+    workers: int | None = None
+    """Layers read at the same time; None for as many as the machine is good for."""
+    drop_cache: bool = True
+    """Ask the kernel to forget cached pages, so that the disk is what is read."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """One expected image: what is known of it so far, and what is wrong with it."""
+
+    expected: Expected
+    problems: list[Problem] = field(default_factory=list)
+    image: ImageRecord | None = None
+    identity: ImageIdentity | None = None
+    claims: tuple[LayerClaim, ...] = ()
+
+    def add(self, message: str, where: str = "") -> None:
+        self.problems.append(
+            Problem(subject=self.expected.reference, message=message, where=where, hint=HINT)
+        )
+
+    def add_all(self, mismatches: Iterator[Mismatch]) -> None:
+        for mismatch in mismatches:
+            self.add(mismatch.message, mismatch.where)
+
+
+def verify(
+    store: GraphRoot,
+    expected: Sequence[Expected],
+    events: Events,
+    options: VerifyOptions = VerifyOptions(),
+) -> tuple[VerifiedImage, ...]:
+    """Prove that *store* holds all of *expected*.
+
+    Raises VerificationError with every problem of every image, and RuntimeError when nothing is
+    expected: an empty set of checks proves nothing.
+    """
+    if not expected:
+        raise RuntimeError("nothing is expected of the store, so nothing can be proven")
+    if options.drop_cache:
+        forget_files(store.root, "overlay-layers", "overlay-images")
+    problems = list(opening_problems(store))  # 1
+    try:
+        records = store.load()  # 1
+    except DataError as error:
+        raise VerificationError(*problems, error.problem(hint=HINT)) from error
+    cases = [_Case(one) for one in expected]
+    for case in cases:
+        _resolve(case, records)  # 2
+        if case.image is not None:
+            case.identity = ImageIdentity(store, records, case.image)
+            _identify(case, case.identity, store, options)  # 3, 4, 5, 8
+    events.step(STAGE, f"{len(cases)} images, {len(_claims(cases))} layers of {store.path}")
+    proofs = _prove(store, cases, events, options)  # 6, 7
+    for case in cases:
+        _judge(case, proofs)
+        problems += case.problems
+    if problems:
+        raise VerificationError(*problems)
+    return tuple(_verified(case, proofs) for case in cases)
+
+
+def _resolve(case: _Case, records: Records) -> None:
+    """Step 2; an image without its names is still examined, to report everything at once."""
+    wanted = case.expected
+    by_name = {name: image for image in records.images for name in image.names}
+    by_id = {image.id: image for image in records.images}
+    found = {name: by_name.get(name) for name in wanted.names or (wanted.reference,)}
+    for name, image in found.items():
+        if image is None:
+            case.add(f"no image has the name {name!r}, expected one", wanted.where)
+        elif wanted.image_id not in {None, image.id}:
+            case.add(f"{name!r} is image {image.id}, expected {wanted.image_id}", wanted.where)
+    owners = {image.id: image for image in found.values() if image is not None}
+    if len(owners) > 1:
+        case.add(f"its names belong to the images {', '.join(owners)}, expected one", wanted.where)
+    case.image = by_id.get(wanted.image_id or "") or next(iter(owners.values()), None)
+
+
+def _identify(
+    case: _Case, identity: ImageIdentity, store: GraphRoot, options: VerifyOptions
+) -> None:
+    """Steps 3, 4, 5 and 8 of an image that is there; what its layers have to be."""
+    if options.drop_cache:
+        forget_files(store.root, f"overlay-images/{identity.image.id}")
+    case.add_all(identity.check_config())  # 3
+    case.add_all(identity.check_manifests(case.expected.manifest_digests))  # 4
+    case.add_all(identity.check_chain())  # 5
+    known = identity.diff_ids or ()
+    diff_ids = known if len(known) == len(identity.layers) else [x.diff_id for x in identity.layers]
+    claims = []
+    for layer, diff_id in zip(identity.layers, diff_ids, strict=True):
+        if options.drop_cache:
+            forget_files(store.root, f"overlay/{layer.id}")
+        for message in layer_problems(store, identity.records, layer):  # 8
+            case.add(message, f"layer {short(layer.id)}")
+        if diff_id is not None:
+            claims.append(
+                LayerClaim(id=layer.id, parent=layer.parent, diff_id=diff_id, size=layer.diff_size)
+            )
+    case.claims = tuple(claims)
+
+
+def _claims(cases: Sequence[_Case]) -> tuple[LayerClaim, ...]:
+    """Every layer once, the largest first, so that the last one to end is a small one."""
+    claims = dict.fromkeys(claim for case in cases for claim in case.claims)
+    return tuple(sorted(claims, key=lambda claim: claim.size or 0, reverse=True))
+
+
+class _Stopped(Exception):  # noqa: N818 - ends a worker's work, is never reported
+    """Another thread has given up."""
+
+
+def _prove(
+    store: GraphRoot, cases: Sequence[_Case], events: Events, options: VerifyOptions
+) -> Mapping[LayerClaim, LayerProof]:
+    """Steps 6 and 7 of all layers, several at a time; events come from the calling thread."""
+    claims = _claims(cases)
+    read = dict.fromkeys(claims, 0)
+    stop = threading.Event()
+
+    def progress_of(claim: LayerClaim) -> Callable[[int], None]:
+        def progress(count: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            read[claim] += count  # no other thread works on this layer
+
+        return progress
+
+    meter = _Meter(cases, read, events)
+    workers = options.workers or min(os.cpu_count() or 1, MAX_WORKERS)
+    with ThreadPoolExecutor(workers, thread_name_prefix=STAGE) as pool:
+        futures: dict[LayerClaim, Future[LayerProof]] = {}
+        try:
+            for claim in claims:
+                futures[claim] = pool.submit(
+                    prove_layer,
+                    store.root,
+                    claim,
+                    progress_of(claim),
+                    drop_cache=options.drop_cache,
+                )
+            pending = set(futures.values())
+            while pending:
+                _, pending = wait(pending, timeout=REPORT_SECONDS)
+                meter.report()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {claim: future.result() for claim, future in futures.items()}
+
+
+class _Meter:
+    """Reports how many bytes of each image were read."""
+
+    def __init__(
+        self, cases: Sequence[_Case], read: Mapping[LayerClaim, int], events: Events
+    ) -> None:
+        self._read = read
+        self._events = events
+        self._reported = {
+            index: (case, sum(claim.size or 0 for claim in case.claims), -1)
+            for index, case in enumerate(cases)
+        }
+
+    def report(self) -> None:
+        """Send an event for each image that has moved on."""
+        for index, (case, total, before) in self._reported.items():
+            done = min(sum(self._read[claim] for claim in case.claims), total)
+            if done > before:
+                self._events.progress(STAGE, case.expected.reference, done, total)
+                self._reported[index] = case, total, done
+
+
+def _judge(case: _Case, proofs: Mapping[LayerClaim, LayerProof]) -> None:
+    for claim in case.claims:
+        for defect in proofs[claim].defects:
+            case.add(defect.message, f"layer {short(claim.id)} {defect.path}".rstrip())
+
+
+def _verified(case: _Case, proofs: Mapping[LayerClaim, LayerProof]) -> VerifiedImage:
+    """The proven image; called only when no step has found anything."""
+    if case.image is None or case.identity is None or case.identity.diff_ids is None:
+        raise RuntimeError(f"{case.expected.reference}: passed without having been examined")
+    digests = case.identity.manifest_digests
+    return VerifiedImage(
+        reference=case.expected.reference,
+        names=case.expected.names,
+        where=case.expected.where,
+        image_id=ImageId(case.image.id),
+        digest=digests[0],
+        manifest_digests=digests,
+        diff_ids=case.identity.diff_ids,
+        size=sum(proofs[claim].size for claim in case.claims),
+        checks=CHECKS,
+    )

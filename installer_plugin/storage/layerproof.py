@@ -1,0 +1,190 @@
+"""Proof of one layer: its tar stream rebuilt from tar-split and the files on disk, and hashed.
+
+While the stream goes by, its headers are held against the files (``metadata``), so that the layer is
+read once. Only when the hash is wrong and no file explains it, the layer is read again and each file
+compared with the checksum that tar-split has of it: that names the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from installer_plugin.errors import DataError
+from installer_plugin.model import DiffId
+from installer_plugin.rootfs import Rootfs
+from installer_plugin.storage.crc64 import Crc64
+from installer_plugin.storage.defects import Defect, Defects
+from installer_plugin.storage.freshness import forget
+from installer_plugin.storage.metadata import MetadataCheck
+from installer_plugin.storage.tarheader import HeaderReader
+from installer_plugin.storage.tarsplit import Entry, FileEntry, Segment, read_entries
+from installer_plugin.storage.tarstream import Progress, TarStream
+from installer_plugin.storage.tree import LayerTree, Place
+
+CHECKSUM_PIECE = 1 << 16
+MAX_LAYER = 1 << 40
+"""Bytes of a stream whose length is not recorded; sparse files can pretend to any size."""
+TICK_ENTRIES = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerClaim:
+    """What is said about a layer, to be proven."""
+
+    id: str
+    parent: str | None
+    diff_id: DiffId
+    size: int | None
+    """Bytes of the tar stream; None when nobody says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerProof:
+    """What was found out; the layer is proven when there are no defects."""
+
+    defects: tuple[Defect, ...]
+    size: int
+    """Bytes of the tar stream."""
+
+
+def prove_layer(
+    root: Rootfs, claim: LayerClaim, progress: Progress, *, drop_cache: bool
+) -> LayerProof:
+    """Read the layer *claim* of the store at *root* and compare; raises nothing but what *progress* does.
+
+    Memory is bounded by the number of names in the layer.
+    """
+    defects = Defects()
+    stream = TarStream(MAX_LAYER if claim.size is None else claim.size, progress)
+    try:
+        with _tree(root, claim.id, drop_cache=drop_cache) as tree:
+            check = MetadataCheck(tree, defects, _parent_root(root, claim.parent))
+            with _entries(root, claim.id, drop_cache=drop_cache) as entries:
+                _Rebuild(tree, check, stream, defects).run(entries)
+            check.finish(stream.tick)
+            if stream.broken and not defects.found:
+                defects.append(Defect("", "has content in its tar stream that unpacking drops"))
+            if not stream.broken and stream.diff_id() != claim.diff_id:
+                with _entries(root, claim.id, drop_cache=False) as entries:
+                    _blame(entries, tree, defects, stream, claim)
+    except DataError as error:
+        defects.append(Defect("", f"{error.subject}: {error.message}"))
+    except OSError as error:
+        defects.append(Defect("", f"cannot be read: {error.strerror}"))
+    if defects.more:
+        defects.found.append(Defect("", f"{defects.more} more defects are not listed"))
+    return LayerProof(defects=tuple(defects.found), size=stream.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rebuild:
+    """One pass over the tar-split entries that feeds the hash and the metadata check."""
+
+    tree: LayerTree
+    check: MetadataCheck
+    stream: TarStream
+    defects: Defects
+
+    def run(self, entries: Iterable[Entry]) -> None:
+        """Read all of it; the stream is marked broken where content is missing."""
+        headers = HeaderReader("tar-split file")
+        place: Place | None = None
+        for index, entry in enumerate(entries):
+            if isinstance(entry, Segment):
+                self.stream.write(entry.payload)
+                for header in headers.feed(entry.payload):
+                    place = self.check.check(header)
+            elif entry.size and headers.content(entry.name, entry.size):
+                # The last header was this content's, so the place is its file's.
+                copied = place is not None and self._copied(place, entry.size)
+                self.stream.broken |= not copied
+            if not index % TICK_ENTRIES:
+                self.stream.tick()
+
+    def _copied(self, place: Place, size: int) -> bool:
+        try:
+            fd = self.tree.open_file(place)
+            try:
+                if self.stream.copy(fd, size):
+                    return True
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.defects.add(place.path, f"cannot be read: {error.strerror}")
+        else:
+            self.defects.add(place.path, f"ends before {size} bytes are read")
+        return False
+
+
+def _blame(
+    entries: Iterable[Entry],
+    tree: LayerTree,
+    defects: Defects,
+    stream: TarStream,
+    claim: LayerClaim,
+) -> None:
+    """Name the files whose content is wrong, now that the hash is."""
+    hashes = f"the layer's tar stream hashes to {stream.diff_id()}, expected {claim.diff_id}"
+    known = len(defects.found) + defects.more
+    for entry in entries:
+        if isinstance(entry, FileEntry) and entry.size and entry.checksum:
+            place = tree.place(entry.name)
+            if _checksum(tree, place, stream.tick) != entry.checksum:
+                defects.add(place.path, f"has other content than in the image: {hashes}")
+    if len(defects.found) + defects.more == known:
+        message = f"{hashes}; its files agree with their own checksums, so headers were changed"
+        if claim.size not in {None, stream.size}:
+            message = f"{message} ({stream.size} bytes, expected {claim.size})"
+        defects.append(Defect("", message))
+
+
+def _checksum(tree: LayerTree, place: Place, tick: Callable[[], None]) -> bytes:
+    checksum = Crc64()
+    with os.fdopen(tree.open_file(place), "rb", buffering=0) as file:
+        while piece := file.read(CHECKSUM_PIECE):
+            checksum.update(piece)
+            tick()
+    return checksum.digest()
+
+
+def _tree(root: Rootfs, layer_id: str, *, drop_cache: bool) -> LayerTree:
+    path = f"overlay/{layer_id}/diff"
+    with _located(path):
+        if root.resolve(path).path != path:
+            raise DataError(path, "is reached through a link, expected directories")
+        return LayerTree(root.open_directory(path), drop_cache=drop_cache)
+
+
+def _parent_root(root: Rootfs, parent: str | None) -> os.stat_result | None:
+    if parent is None:
+        return None
+    path = f"overlay/{parent}/diff"
+    with _located(path):
+        fd = root.open_directory(path)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _entries(root: Rootfs, layer_id: str, *, drop_cache: bool) -> Iterator[Iterator[Entry]]:
+    path = f"overlay-layers/{layer_id}.tar-split.gz"
+    with _located(path):
+        fd = root.open_file(path)
+    with os.fdopen(fd, "rb") as file:
+        if drop_cache:
+            forget(fd)
+        yield read_entries(file, path)
+
+
+@contextmanager
+def _located(path: str) -> Iterator[None]:
+    """Make an OSError one that says which file of the store it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(path, f"cannot be opened: {error.strerror}") from error

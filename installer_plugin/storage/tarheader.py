@@ -1,0 +1,265 @@
+"""Headers of a tar stream, read as Go's ``archive/tar`` reads them, from the bytes between contents.
+
+The layer on disk is what containers-storage made of the stream with Go's reader, so that reader
+decides. The standard library's ``tarfile`` differs where it matters: it applies global PAX headers to
+the entries that follow (Go passes them on as entries, which unpacking ignores), decodes the values of
+attributes, and needs a file to seek in.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from installer_plugin.errors import DataError
+
+BLOCK = 512
+MAX_EXTENDED = 1 << 20
+"""Bytes of one extended header, as Go's reader has it since 1.20."""
+
+REGULAR, OLD_REGULAR = b"0", b"\0"
+HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"1", b"2", b"3", b"4", b"5", b"6"
+GLOBAL = b"g"
+_KNOWN = frozenset((REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO, GLOBAL))
+_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX = b"L", b"K", b"x"
+_EXTENDED = frozenset(b"LKxg")
+
+_FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8x c 100s 8s 64x 8s 8s 155s 8x 4s")
+_KIND = 156
+_ZEROS = bytes(BLOCK)
+_MAGIC, _GNU_MAGIC, _STAR_TRAILER = b"ustar", b"ustar  \0", b"tar\0"
+_XATTR = b"SCHILY.xattr."
+_NO_RECORDS: Mapping[bytes, bytes] = {}
+_NO_XATTRS: Mapping[str, bytes] = {}
+
+
+class Header(NamedTuple):
+    """What the stream says about one entry."""
+
+    name: bytes
+    kind: bytes
+    """Type flag; an old-style regular file is given as :data:`REGULAR` or :data:`DIRECTORY`."""
+    mode: int
+    """The twelve permission bits."""
+    uid: int
+    gid: int
+    size: int
+    """Bytes of content in the stream, 0 for every kind but regular files."""
+    mtime: int
+    """Whole seconds, rounded down as file systems do."""
+    target: bytes
+    """Of a symbolic or hard link."""
+    device: tuple[int, int]
+    """Major and minor number of a device."""
+    xattrs: Mapping[str, bytes]
+
+
+class HeaderReader:
+    """Takes the stream's bytes between contents, gives the headers; keeps track of the padding."""
+
+    def __init__(self, where: str) -> None:
+        """*where* names the tar-split file in complaints."""
+        self._where = where
+        self._pending = b""
+        self._padding = 0
+        self._ended = False
+        self._awaited: Header | None = None
+        self._extended = _Extended()
+
+    def feed(self, payload: bytes) -> Iterator[Header]:
+        """Append stream bytes; the headers that are complete now. Raises DataError.
+
+        After a header with content, the next thing in the stream has to be that content: bytes of a
+        file that stand in the tar-split file instead would be proven without reading the disk.
+        """
+        self._pending += payload
+        while not self._ended:
+            skipped = min(self._padding, len(self._pending))
+            self._padding -= skipped
+            self._pending = self._pending[skipped:]
+            if not self._pending:
+                return
+            if self._awaited is not None:
+                raise self._wrong(f"has the content of {self._awaited.name!r:.300} in itself")
+            length = self._complete()
+            if not length:
+                return
+            header = self._consume(length)
+            if header is not None:
+                self._awaited = header if header.size else None
+                yield header
+        self._pending = b""
+
+    def content(self, name: bytes, size: int) -> Header | None:
+        """The header of the content that comes now; None when *name* is an entry without content.
+
+        Raises DataError when the tar-split file names another file than the stream does.
+        """
+        header, self._awaited = self._awaited, None
+        if header is None:
+            # A link's header may carry the size of the file; the stream then has nothing of it.
+            return None
+        if (name, size) != (header.name, header.size):
+            raise self._wrong(
+                f"has {size} bytes of {name!r:.300} where the tar header says "
+                f"{header.size} bytes of {header.name!r:.300}"
+            )
+        self._padding = -size % BLOCK
+        return header
+
+    def _wrong(self, message: str) -> DataError:
+        return DataError(self._where, f"{message}, expected what tar-split makes of a tar stream")
+
+    def _complete(self) -> int:
+        """Bytes of the header at the front, with its content when it is extended; 0 if not there."""
+        if len(self._pending) < BLOCK:
+            return 0
+        if self._pending[_KIND] not in _EXTENDED:
+            return BLOCK
+        try:
+            size = _number(_FIELDS.unpack_from(self._pending)[4])
+        except ValueError as error:
+            raise self._wrong(f"has a tar header with {error}") from error
+        if not 0 <= size <= MAX_EXTENDED:
+            raise self._wrong(f"has an extended header of {size} bytes")
+        length = BLOCK + size + -size % BLOCK
+        return length if len(self._pending) >= length else 0
+
+    def _consume(self, length: int) -> Header | None:
+        """Take the header of *length* bytes off the front; None when it only adds to the next."""
+        taken, self._pending = self._pending[:length], self._pending[length:]
+        if taken == _ZEROS:
+            self._ended = True
+            return None
+        fields = _FIELDS.unpack_from(taken)
+        kind = fields[6]
+        try:
+            if kind == GLOBAL:
+                return _header(fields, _Extended())
+            if kind[0] in _EXTENDED:
+                content = taken[BLOCK : BLOCK + _number(fields[4])]
+                self._extended = self._extended.with_header(kind, content)
+                return None
+            extended, self._extended = self._extended, _Extended()
+            return _header(fields, extended)
+        except ValueError as error:
+            raise self._wrong(f"has a tar header with {error}") from error
+
+
+class _Extended(NamedTuple):
+    """What the headers in front of an entry's own header say about it."""
+
+    pax: Mapping[bytes, bytes] = _NO_RECORDS
+    name: bytes = b""
+    target: bytes = b""
+
+    def with_header(self, kind: bytes, content: bytes) -> _Extended:
+        """The same with one more extended header; a later one replaces one of its kind."""
+        if kind == _PAX:
+            return self._replace(pax=_pax_records(content))
+        text = content.partition(b"\0")[0]
+        return self._replace(name=text) if kind == _GNU_LONG_NAME else self._replace(target=text)
+
+
+def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:
+    pax = extended.pax
+    kind, name = fields[6], extended.name or pax.get(b"path") or _short_name(fields)
+    if kind == OLD_REGULAR:
+        kind = DIRECTORY if name.endswith(b"/") else REGULAR
+    size = _decimal(pax, b"size", fields[4]) if kind == REGULAR else 0
+    if kind not in _KNOWN or size < 0 or any(key.startswith(b"GNU.sparse.") for key in pax):
+        raise ValueError(f"{name!r:.300} as a sparse file, of type {kind!r} or of {size} bytes")
+    is_device = kind in (CHARACTER, BLOCK_DEVICE)
+    return Header(
+        name,
+        kind,
+        _number(fields[1]) & 0o7777,
+        _decimal(pax, b"uid", fields[2]) if pax else _number(fields[2]),
+        _decimal(pax, b"gid", fields[3]) if pax else _number(fields[3]),
+        size,
+        _mtime(pax, fields[5]) if pax else _number(fields[5]),
+        extended.target or pax.get(b"linkpath") or fields[7].partition(b"\0")[0],
+        (_number(fields[9]), _number(fields[10])) if is_device else (0, 0),
+        _xattrs(pax) if pax else _NO_XATTRS,
+    )
+
+
+@lru_cache(maxsize=1 << 12)  # the same few modes, owners and times stand in most headers
+def _number(field: bytes) -> int:
+    """Octal digits, or two's complement behind a set first bit where the digits do not suffice."""
+    if field[0] & 0x80:
+        bits = 8 * len(field) - 1
+        number = int.from_bytes(field, "big") & ((1 << bits) - 1)
+        return number - (1 << bits) if field[0] & 0x40 else number
+    return int(field.strip(b" \0") or b"0", 8)
+
+
+def _decimal(pax: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:
+    value = pax.get(key)
+    return int(value) if value else _number(field)
+
+
+def _mtime(pax: Mapping[bytes, bytes], field: bytes) -> int:
+    value = pax.get(b"mtime")
+    if not value:
+        return _number(field)
+    seconds, _, fraction = value.partition(b".")
+    below = seconds.startswith(b"-") and fraction.strip(b"0")
+    return int(seconds or b"0") - bool(below)
+
+
+def _pax_records(content: bytes) -> Mapping[bytes, bytes]:
+    """Records of ``LENGTH KEY=VALUE`` and a line feed, where LENGTH counts the whole record."""
+    found: dict[bytes, bytes] = {}
+    start = 0
+    while start < len(content):
+        digits = content[start : start + 20].partition(b" ")[0]
+        end = start + (int(digits) if digits.isdigit() else 0)
+        key, equals, value = content[start + len(digits) + 1 : end].partition(b"=")
+        if not equals or not value.endswith(b"\n") or end > len(content):
+            raise ValueError(f"a damaged PAX record {content[start : start + 40]!r}")
+        found[key] = value[:-1]
+        start = end
+    return found
+
+
+def _short_name(fields: tuple[bytes, ...]) -> bytes:
+    """The header's own name, with the prefix that POSIX and star have for it."""
+    name = fields[0].partition(b"\0")[0]
+    area = fields[11]
+    magic = fields[8]
+    if not area[0] or not magic.startswith(_MAGIC):
+        return name
+    if magic == _GNU_MAGIC and not _misses_times(area):
+        return name
+    if magic != _GNU_MAGIC and fields[12] == _STAR_TRAILER:
+        area = area[:131]
+    prefix = area.partition(b"\0")[0]
+    return prefix + b"/" + name if prefix else name
+
+
+def _misses_times(area: bytes) -> bool:
+    """Whether a GNU header has a POSIX prefix where access and change time belong.
+
+    Writers built with Go before 1.8 did that; Go's reader takes it for a prefix when it is ASCII and
+    cannot be numbers.
+    """
+    try:
+        _number(area[:12])
+        if area[12]:
+            _number(area[12:24])
+    except ValueError:
+        return area.partition(b"\0")[0].isascii()
+    return False
+
+
+def _xattrs(pax: Mapping[bytes, bytes]) -> Mapping[str, bytes]:
+    """Extended attributes; Go passes over those without a value."""
+    return {
+        os.fsdecode(key.removeprefix(_XATTR)): value
+        for key, value in pax.items()
+        if key.startswith(_XATTR) and value
+    }

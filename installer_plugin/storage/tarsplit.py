@@ -1,0 +1,151 @@
+"""tar-split files: a layer's tar stream with the files' contents taken out.
+
+Format: vbatts/tar-split ``tar/storage`` (entry.go, packer.go): gzip, perhaps of several members, of
+JSON objects, one a line. A *segment* (type 2) carries stream bytes as they are: headers, padding, the
+zeros at the end. A *file entry* (type 1) stands where the content of the file it names belongs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from binascii import a2b_base64
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+from installer_plugin.errors import DataError
+
+MAX_LINE = 16 << 20
+"""Bytes of one line. Go's tar reader takes extended headers up to 1 MiB, and base64 adds a third."""
+TEXT_PER_BYTE = 8
+"""Text grows slower than this with the bytes of the segments: 4/3 in base64, the wrapping, and the
+name of each file again, in up to six characters for a byte."""
+PIECE = 1 << 18
+FREE_TEXT = 1 << 20
+"""Text that needs no bytes to justify it: what a small stream's wrapping takes."""
+FILE_TYPE = 1
+SEGMENT_TYPE = 2
+CHECKSUM_SIZE = 8
+
+_GARBAGE = "expected the gzip-compressed JSON lines of tar-split"
+_SEGMENT_HEAD = b'{"type":2,"payload":"'
+_SEGMENT_TAIL = re.compile(rb',"position":\d+\}').fullmatch
+
+
+class Segment(NamedTuple):
+    """Stream bytes that are kept in the tar-split file itself."""
+
+    payload: bytes
+
+
+class FileEntry(NamedTuple):
+    """A place in the stream where the content of a file goes."""
+
+    name: bytes
+    """As in the tar header: perhaps with ``./`` or ``/`` in front."""
+    size: int
+    """0 for everything that has no content: directories, links, devices, empty files."""
+    checksum: bytes | None
+    """CRC-64 of the content, 8 bytes; None when there is no content."""
+
+
+Entry = Segment | FileEntry
+
+
+def read_entries(file: BinaryIO, where: str) -> Iterator[Entry]:
+    """The entries of the tar-split *file*, one at a time.
+
+    Memory is bounded by the longest line, and work by the bytes that the segments carry: text without
+    end that stands for nothing is refused. Raises DataError that names *where* and the entry,
+    whatever the file contains.
+    """
+    budget = FREE_TEXT
+    for index, line in enumerate(_lines(file, where)):
+        entry = _entry(line, where, index)
+        budget -= len(line)
+        if isinstance(entry, Segment):
+            budget += TEXT_PER_BYTE * len(entry.payload)
+        if budget < 0:
+            raise DataError(where, f"entry {index}: far too much text for so short a tar stream")
+        yield entry
+
+
+def _lines(file: BinaryIO, where: str) -> Iterator[bytes]:
+    """Lines without their ends; cut out of large pieces, for a line at a time costs as much again."""
+    count, rest = 0, b""
+    try:
+        with gzip.GzipFile(fileobj=file, mode="rb") as text:
+            while piece := text.read1(PIECE):
+                lines = (rest + piece).split(b"\n")
+                rest = lines.pop()
+                yield from lines
+                count += len(lines)
+                if len(rest) > MAX_LINE:
+                    raise DataError(where, f"entry {count}: longer than {MAX_LINE} bytes")
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(where, f"is damaged after entry {count}: {error}, {_GARBAGE}") from error
+    except OSError as error:
+        raise DataError(where, f"cannot be read: {error.strerror}") from error
+    if rest:
+        yield rest
+
+
+_decode = json.JSONDecoder().raw_decode
+
+
+def _entry(line: bytes, where: str, index: int) -> Entry:
+    try:
+        if line.startswith(_SEGMENT_HEAD):
+            # Half of all lines and nearly all bytes look like this; a JSON parser takes far longer.
+            payload, _, tail = line[len(_SEGMENT_HEAD) :].partition(b'"')
+            if _SEGMENT_TAIL(tail):
+                return Segment(a2b_base64(payload, strict_mode=True))
+        text = line.decode()
+        found, end = _decode(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(where, f"entry {index}: {error}, {_GARBAGE}") from error
+    if not isinstance(found, dict) or text[end:].strip():
+        raise DataError(where, f"entry {index}: is not one JSON object, {_GARBAGE}")
+    fields = cast("dict[str, object]", found)
+    try:
+        kind = fields.get("type")
+        if kind == SEGMENT_TYPE:
+            return Segment(_base64(fields.get("payload")))
+        if kind == FILE_TYPE:
+            return FileEntry(_name(fields), _size(fields), _checksum(fields))
+    except ValueError as error:
+        raise DataError(where, f"entry {index}: {error}") from error
+    raise DataError(where, f"entry {index}: type is {kind!r:.40}, expected 1 or 2")
+
+
+def _base64(value: object) -> bytes:
+    if value is None:
+        return b""
+    if not isinstance(value, str):
+        raise ValueError("payload is no text, expected base64")  # noqa: TRY004 - a wrong value
+    return a2b_base64(value, strict_mode=True)
+
+
+def _name(fields: dict[str, object]) -> bytes:
+    """``name_raw`` is written instead of ``name`` when the name is not UTF-8."""
+    raw = _base64(fields.get("name_raw"))
+    name = fields.get("name", "")
+    if not isinstance(name, str):
+        raise ValueError("name is no text")  # noqa: TRY004 - a wrong value
+    return raw or name.encode()
+
+
+def _size(fields: dict[str, object]) -> int:
+    size = fields.get("size", 0)
+    if not isinstance(size, int) or not 0 <= size < 1 << 63:
+        raise ValueError(f"size is {size!r:.40}, expected a number of bytes")
+    return size
+
+
+def _checksum(fields: dict[str, object]) -> bytes | None:
+    checksum = _base64(fields.get("payload"))
+    if checksum and len(checksum) != CHECKSUM_SIZE:
+        raise ValueError(f"checksum has {len(checksum)} bytes, expected {CHECKSUM_SIZE}")
+    return checksum or None

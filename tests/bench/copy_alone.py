@@ -1,0 +1,34 @@
+"""The copy stage on its own, which no command offers: ``copy_alone STORE SOURCE_ROOT TARGET``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from installer_plugin.events import Events
+from installer_plugin.process import Runner
+from installer_plugin.rootfs import Rootfs
+from installer_plugin.stages.copy import CopyOptions, copy
+from installer_plugin.stages.discover import discover
+from installer_plugin.stages.resolve import resolve
+from installer_plugin.storage.conf import RegistriesConf
+from installer_plugin.storage.engines import EngineChoice, Surroundings, select_engines
+from installer_plugin.storage.local import open_local_stores
+from installer_plugin.storage.target import find_target_store
+
+
+def main(store: Path, source_root: Path, target: Path) -> None:
+    """Copy all bound images of *source_root* from *store* to *target* directly."""
+    runner = Runner()
+    registries = RegistriesConf(aliases={})
+    with Rootfs.open(source_root) as root, open_local_stores([store], registries) as local:
+        images = resolve(discover(root).images, [local]).images
+        surroundings = Surroundings((store,), signatures=False, runner=runner)
+        selected = select_engines(EngineChoice.DIRECT, images, surroundings)
+        options = CopyOptions(selected=selected, scratch=(Path(os.environ["TMPDIR"]),))
+        copy(find_target_store(target), options, Events(), runner)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
