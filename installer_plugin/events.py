@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 SCHEMA = "bootc-bound-images/progress/1"
+FINISHED = {"copy": "copied", "verify": "read"}
+"""What has been done with an image's bytes when a stage's progress ends."""
 REDRAW_SECONDS = 0.1
 """Shortest time between two drawings of a progress line on a terminal."""
 
@@ -119,7 +121,8 @@ class PlainSink:
         if isinstance(event, Progress):
             if event.done < event.total:
                 return
-            self._stream.write(f"{event.stage}: {event.image}: {iec(event.total)} done\n")
+            verb = FINISHED.get(event.stage, "done")
+            self._stream.write(f"{event.stage}: {event.image}: {iec(event.total)} {verb}\n")
         else:
             word = "warning: " if isinstance(event, Warned) else ""
             self._stream.write(f"{event.stage}: {word}{event.message}\n")

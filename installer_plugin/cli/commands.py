@@ -13,6 +13,7 @@ from installer_plugin.cli import options as opt
 from installer_plugin.cli.options import PLACE, Given, options, request_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.errors import SourceImageError
+from installer_plugin.model import Severity
 from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report
 
@@ -119,7 +120,8 @@ def copy(source: str, **given: Unpack[Given]) -> None:
 
     def body() -> None:
         outcome = pipeline.copy_images(request_of(source, **given), output.context)
-        output.findings(outcome.findings)
+        # Notes are for authors, who use list and check; an installation log has the warnings.
+        output.findings([each for each in outcome.findings if each[1].severity is Severity.WARNING])
         document = report.document(
             "copy",
             source,
