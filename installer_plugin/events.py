@@ -84,8 +84,8 @@ class Events:
 
 def iec(size: float) -> str:
     """*size* bytes in IEC units, three significant digits: ``1.23 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1000 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1000 or unit == "TiB":
             break
         size /= 1024
     if unit == "B":
@@ -191,7 +191,7 @@ def sink_for(stream: TextIO) -> Sink:
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         return PlainSink(stream)
     columns = os.get_terminal_size(stream.fileno()).columns
-    return TerminalSink(stream, columns=columns, colour="NO_COLOR" not in os.environ)
+    return TerminalSink(stream, columns=columns, colour=not os.environ.get("NO_COLOR"))
 
 
 def standard_error_sink() -> Sink:

@@ -273,7 +273,7 @@ def _bootc_overlooks(declaration: Declaration) -> Iterator[Finding]:
     if declaration.effective.path != declaration.unit.own.path:
         yield declaration.warning(
             "bootc-drop-in",
-            f"a drop-in sets Image={declaration.effective.written}; bootc ignores drop-ins",
+            f"a drop-in sets Image= to {declaration.effective.value!r}; bootc ignores drop-ins",
             _UPGRADE + (_look_for(value) if value else _REFUSE),
         )
     if unit is not None:

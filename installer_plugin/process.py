@@ -214,5 +214,6 @@ def _session_lives(child: subprocess.Popen[bytes]) -> bool:
 
 def _ending(returncode: int) -> str:
     if returncode < 0:
-        return f"was ended by {signal.Signals(-returncode).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"was ended by {names.get(-returncode, f'signal {-returncode}')}"
     return f"failed with exit code {returncode}"

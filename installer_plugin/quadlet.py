@@ -80,7 +80,7 @@ def expand_percent(value: str) -> str:
     for part in parts:
         before, percent, after = part.partition("%")
         if percent:
-            seen = f"the specifier %{after[0]}" if after else "a lone %"
+            seen = f"the specifier {f'%{after[0]}'!r}" if after else "a lone %"
             raise ValueError(f"{value!r} has {seen} after {before!r}, expected %% for a percent")
     return "%".join(parts)
 

@@ -77,11 +77,10 @@ def _expected(entry: Mapping[str, object], where: str) -> Expected:
     reference = entry.get("reference")
     if not isinstance(reference, str) or not reference:
         raise DataError(where, f"reference is {reference!r}, expected an image reference")
-    names = _array(entry, "names", where, _text)
     try:
         return Expected(
             reference=reference,
-            names=names,
+            names=_array(entry, "names", where, _text),
             image_id=parse_image_id(entry.get("image_id")),
             manifest_digests=_array(entry, "manifest_digests", where, parse_manifest_digest),
             where="receipt",

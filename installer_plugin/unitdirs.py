@@ -18,6 +18,8 @@ from installer_plugin.unitfile import Unit, parse_unit
 
 MASK = "/dev/null"
 """A link to it stands for an empty file; the device itself is never opened."""
+MAX_DEPTH = 64
+"""Directories above one that is searched; walking deeper costs the square of the depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ def _search(root: Rootfs) -> Iterator[tuple[str, Collection[str]]]:
             path = _resolved_directory(root, pending.pop())
             # The generator compares strings here, so it leaves out "users-extra" as well.
             if path is None or path in seen or path.endswith(".d") or path.startswith(users):
+                continue
+            if path.count("/") >= MAX_DEPTH:
                 continue
             seen.add(path)
             names = _names(root, path)

@@ -128,9 +128,13 @@ class _Entry:
             image_unit=image_unit,
             image_tag=self._image_tag(tagged),
             bootc=read_as_bootc(unit.text, kind),
-            shadow=self._directories.shadow(unit.name, path),
+            shadow=self._shadow(unit.name, path),
             leaves_root=leaves_root,
         )
+
+    def _shadow(self, name: str, path: str) -> str | None:
+        found = self._directories.shadow(name, path)
+        return None if found is None else printable(found)
 
     def _at(self, path: str, line: int | None) -> Location:
         return Location(link=printable(self._link), unit=printable(path), line=line)

@@ -22,6 +22,9 @@ LOCK_FILES = (LAYERS_LOCK, IMAGES_LOCK)
 LAST_WRITE_SIZE = 64
 """Bytes of the token that tells other processes to read the records again (lastwrite.go)."""
 
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+"""A fifo in place of a lock file must not make us wait for its writer."""
+
 
 class HeldLock:
     """A lock file that we hold exclusively."""
@@ -51,7 +54,7 @@ def shared(graph_root: Path) -> Iterator[None]:
     try:
         for name in LOCK_FILES:
             try:
-                fd = os.open(graph_root / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fd = os.open(graph_root / name, _READ)
             except FileNotFoundError:
                 continue
             fds.append(fd)

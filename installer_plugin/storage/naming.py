@@ -91,8 +91,10 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Put *content* at *path* so that a crash leaves the old file or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # of a killed run whose process ID has come round again
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
             file.write(content)
             file.flush()
             os.fsync(fd)

@@ -7,10 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "bound-images-scratch-"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -21,14 +22,27 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
     another run is using, and is removed first.
     """
     remove_stale(parent)
-    path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    path, fd = _claimed(parent)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield path
     finally:
         shutil.rmtree(path)
         os.close(fd)
+
+
+def _claimed(parent: Path) -> tuple[Path, int]:
+    """A fresh directory and a descriptor that holds its lock.
+
+    Another run may take it for a stale one before we have the lock; then we make another.
+    """
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        with suppress(FileNotFoundError):
+            fd = os.open(path, _DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if path.exists():
+                return path, fd
+            os.close(fd)
 
 
 def remove_stale(parent: Path) -> None:
@@ -36,11 +50,12 @@ def remove_stale(parent: Path) -> None:
     for path in parent.glob(f"{PREFIX}*"):
         if not path.is_dir() or path.is_symlink():
             continue
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path)
-        except BlockingIOError:
-            continue  # another run is using it
-        finally:
-            os.close(fd)
+        with suppress(FileNotFoundError):  # another run removes it as well
+            fd = os.open(path, _DIRECTORY)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            except BlockingIOError:
+                continue  # another run is using it
+            finally:
+                os.close(fd)

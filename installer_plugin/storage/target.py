@@ -19,7 +19,12 @@ RECEIPT_NAME = "bound-images.json"
 COMPAT_LINK = "ostree/bootc"
 COMPAT_LINK_TEXT = "../composefs/bootc"
 
-STORE_FOLDERS = {"overlay": 0o700, "overlay/l": 0o755, "overlay-layers": 0o700, "overlay-images": 0o700}
+STORE_FOLDERS = {
+    "overlay": 0o700,
+    "overlay/l": 0o755,
+    "overlay-layers": 0o700,
+    "overlay-images": 0o700,
+}
 """Directories of an empty store, with the modes that containers-storage gives them."""
 
 
@@ -61,10 +66,10 @@ def find_target_store(physical_root: Path, backend: Backend | None = None) -> Ta
             if backend is None:
                 composefs = root.is_dir("composefs") and not root.is_dir("ostree/repo")
                 backend = Backend.COMPOSEFS if composefs else Backend.OSTREE
+            place = _resolved(root, f"{backend}/bootc")
+            _require_no_link(root, f"{place}/storage")
             return TargetStore(
-                physical_root=physical_root,
-                backend=backend,
-                bootc_dir=physical_root / _resolved(root, f"{backend}/bootc"),
+                physical_root=physical_root, backend=backend, bootc_dir=physical_root / place
             )
     except OSError as error:
         raise DataError(
@@ -86,8 +91,14 @@ def _resolved(root: Rootfs, path: str) -> str:
     return path
 
 
+def _require_no_link(root: Rootfs, path: str) -> None:
+    """The store is opened by its path later on, which a link would lead out of the target."""
+    if root.has_entry(path) and root.is_link(path):
+        raise DataError(path, "is a symbolic link in the target, expected a directory")
+
+
 def prepare(store: TargetStore) -> None:
-    """Make the directories that bootc makes, with its modes; raises OSError.
+    """Make the directories that bootc makes, with its modes whatever the umask; raises OSError.
 
     For composefs the top directory is closed to others and ``ostree/bootc`` links to the real place,
     unless something is there already.
@@ -97,13 +108,20 @@ def prepare(store: TargetStore) -> None:
         top.mkdir(mode=0o700, exist_ok=True)
         top.chmod(0o700)
         link = store.physical_root / COMPAT_LINK
-        link.parent.mkdir(mode=0o755, exist_ok=True)
+        _make(link.parent, 0o755)
         if not (link.is_symlink() or link.exists()):
             link.symlink_to(COMPAT_LINK_TEXT)
-    for folder in (store.bootc_dir, store.graph_root):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for folder in (store.bootc_dir.parent, store.bootc_dir, store.graph_root):
+        _make(folder, 0o755)
     for name, mode in STORE_FOLDERS.items():
-        (store.graph_root / name).mkdir(mode=mode, exist_ok=True)
+        _make(store.graph_root / name, mode)
+
+
+def _make(folder: Path, mode: int) -> None:
+    """Make *folder* unless it is there already; one that is keeps its mode."""
+    if not folder.is_dir():
+        folder.mkdir()
+        folder.chmod(mode)
 
 
 def finish(store: TargetStore, runner: Runner) -> None:

@@ -100,7 +100,7 @@ def _entry(line: bytes, where: str, index: int) -> Entry:
         if line.startswith(_SEGMENT_HEAD):
             # Half of all lines and nearly all bytes look like this; a JSON parser takes far longer.
             payload, _, tail = line[len(_SEGMENT_HEAD) :].partition(b'"')
-            if _SEGMENT_TAIL(tail):
+            if _SEGMENT_TAIL(tail) and b"\\" not in payload:
                 return Segment(a2b_base64(payload, strict_mode=True))
         text = line.decode()
         found, end = _decode(text)

@@ -111,11 +111,18 @@ class LayerTree:
         """Text of the symbolic link at *place*; raises OSError."""
         return os.readlink(place.name, dir_fd=place.folder.fd)
 
-    def xattrs(self, place: Place | int) -> Mapping[str, bytes]:
-        """Extended attributes of an open file, or at a place (of a link itself); raises OSError."""
-        if isinstance(place, int):
-            return _xattrs(place, follow_symlinks=True)
-        return _xattrs(place.folder.handle + place.name, follow_symlinks=False)
+    def xattrs(self, place: Place) -> Mapping[str, bytes]:
+        """Extended attributes at *place*, of a link itself; raises OSError."""
+        path = place.folder.handle + place.name
+        try:
+            names = os.listxattr(path, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return _NO_XATTRS
+            raise
+        if not names:
+            return _NO_XATTRS
+        return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
 
     def names(self, folder: Folder) -> list[bytes]:
         """Names in *folder*; raises OSError."""
@@ -184,18 +191,6 @@ def shown(path: bytes) -> str:
 
 def _folder(fd: int, path: bytes) -> Folder:
     return Folder(fd, path, b"/proc/self/fd/%d/" % fd)
-
-
-def _xattrs(target: int | bytes, *, follow_symlinks: bool) -> Mapping[str, bytes]:
-    try:
-        names = os.listxattr(target, follow_symlinks=follow_symlinks)
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            return _NO_XATTRS
-        raise
-    if not names:
-        return _NO_XATTRS
-    return {name: os.getxattr(target, name, follow_symlinks=follow_symlinks) for name in names}
 
 
 def _link_text(name: bytes, here: Folder, found: OSError) -> bytes:

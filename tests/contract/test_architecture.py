@@ -26,7 +26,7 @@ LEVELS = (
     ),
     ("deployments", "hooks", "lint", "unitdirs"),
     ("block", "storage"),
-    ("stages",),
+    ("request", "stages"),
     ("pipeline",),
     ("hosts",),
     ("cli",),
