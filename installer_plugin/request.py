@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,19 @@ from pathlib import Path
 from installer_plugin.errors import ConfigError, DataError
 from installer_plugin.events import Events
 from installer_plugin.process import Runner
+from installer_plugin.reference import parse_reference
 from installer_plugin.rootfs import Rootfs
-from installer_plugin.storage.conf import load_registries_conf, load_storage_conf
+from installer_plugin.storage.conf import (
+    RegistriesConf,
+    load_registries_conf,
+    load_storage_conf,
+)
 from installer_plugin.storage.engines import EngineChoice
-from installer_plugin.storage.local import LocalStores
+from installer_plugin.storage.fetched import NAME as FETCHED_NAME
+from installer_plugin.storage.fetched import TRANSPORTS, fetch_image
+from installer_plugin.storage.local import LocalStores, open_local_stores
 from installer_plugin.storage.mounted import mounted_layers
+from installer_plugin.storage.records import LayerRecord
 from installer_plugin.storage.scratch import scratch_directory
 from installer_plugin.storage.sources import Sources, open_sources, parse_source_spec
 from installer_plugin.storage.target import Backend
@@ -80,30 +88,60 @@ def open_stores(request: Request, context: Context) -> Iterator[Sources]:
 
 @contextmanager
 def open_root(request: Request, context: Context) -> Iterator[Rootfs]:
-    """The source as a root: a directory, or a stored image that is mounted for the time being."""
-    if not request.source.startswith(IMAGE_PREFIX):
-        with _directory(Path(request.source)) as root:
-            yield root
-        return
+    """The source as a root: a directory, or an image that is mounted for the time being."""
+    if request.source.startswith(IMAGE_PREFIX):
+        opened_root = _stored_image(request, context)
+    elif request.source.startswith(TRANSPORTS):
+        opened_root = _fetched_image(request.source, context)
+    else:
+        opened_root = _directory(Path(request.source))
+    with opened_root as root:
+        yield root
+
+
+@contextmanager
+def _stored_image(request: Request, context: Context) -> Iterator[Rootfs]:
     reference = request.source.removeprefix(IMAGE_PREFIX)
-    with ExitStack() as stack:
-        stores = stack.enter_context(open_stores(request, context))
-        layers = next(
-            (
-                layers
-                for source in stores.all
-                if isinstance(source, LocalStores) and (layers := source.image_layers(reference))
-            ),
-            None,
+    try:
+        parse_reference(reference)
+    except ValueError as error:
+        raise DataError(request.source, str(error), hint="name a stored image") from error
+    with open_stores(request, context) as stores:
+        for source in stores.all:
+            layers = source.image_layers(reference) if isinstance(source, LocalStores) else None
+            if layers is not None:
+                with _mounted(layers, request.source, context) as root:
+                    yield root
+                return
+        raise DataError(
+            reference,
+            f"is in none of {', '.join(map(str, stores.graph_roots)) or 'no store'}",
+            hint=stores.all[0].remedy(reference) if stores.all else "name a store with --store",
         )
-        if layers is None:
-            raise DataError(
-                reference,
-                f"is in none of {', '.join(map(str, stores.graph_roots)) or 'no store'}",
-                hint=f"podman pull {reference}",
-            )
+
+
+@contextmanager
+def _fetched_image(source: str, context: Context) -> Iterator[Rootfs]:
+    with ExitStack() as stack:
         scratch = stack.enter_context(scratch_directory(Path(tempfile.gettempdir())))
-        yield stack.enter_context(mounted_layers(layers, request.source, scratch, context.runner))
+        store = fetch_image(source, scratch, context.runner)
+        registries = RegistriesConf(aliases={})
+        local = stack.enter_context(open_local_stores([store], registries))
+        layers = local.image_layers(FETCHED_NAME)
+        if layers is None:
+            raise DataError(source, "was fetched, but is not in the throw-away store")
+        yield stack.enter_context(_mounted(layers, source, context))
+
+
+@contextmanager
+def _mounted(
+    layers: Sequence[tuple[Path, LayerRecord]], label: str, context: Context
+) -> Iterator[Rootfs]:
+    with (
+        scratch_directory(Path(tempfile.gettempdir())) as scratch,
+        mounted_layers(layers, label, scratch, context.runner) as root,
+    ):
+        yield root
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Unpack
 
 import click
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def _output(given: Given) -> Output:
-    return open_output(given["format_"], given["progress_fd"], quiet=given["quiet"])
+    return open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
 
 
 @main.command("list")
@@ -151,7 +150,7 @@ def _copy_text(outcome: pipeline.Outcome) -> str:
     help="Expect what this source declares, beside what the target's own deployments declare.",
 )  # fmt: skip
 @click.option(
-    "--receipt", "receipts", type=opt.FILE, multiple=True, metavar="FILE",
+    "--receipt", type=opt.FILE, multiple=True, metavar="FILE",
     help="Expect what this receipt lists, instead of the target's own receipt.",
 )  # fmt: skip
 @options(opt.store, opt.lock, opt.backend, opt.jobs)
@@ -176,21 +175,21 @@ def verify(source: str, **given: Unpack[Given]) -> None:
 @main.command()
 @click.argument("source", default="/")
 @click.option(
-    "--output", "-o", "output_file", type=opt.FILE, metavar="FILE",
+    "--output", "-o", type=opt.FILE, metavar="FILE",
     help="Write the lock file here.  [default: stdout]",
 )  # fmt: skip
 @options(opt.store)
-def lock(source: str, output_file: Path | None, **given: Unpack[Given]) -> None:
+def lock(source: str, **given: Unpack[Given]) -> None:
     """Pin every bound image of SOURCE to its digests of today, in a lock file."""
     output = _output(given)
 
     def body() -> None:
-        request = request_of(source, **given)
-        locked = pipeline.write_lock(request, output.context, output_file)
-        if output_file is None:
+        file = given["output"]
+        locked = pipeline.write_lock(request_of(source, **given), output.context, file)
+        if file is None:
             click.echo(locked.text, nl=False)
         else:
-            document = report.document("lock", source, file=str(output_file), count=locked.count)
-            output.result(f"{locked.count} bound images locked in {output_file}", document)
+            document = report.document("lock", source, file=str(file), count=locked.count)
+            output.result(f"{locked.count} bound images locked in {file}", document)
 
     run_to_exit(output, body)

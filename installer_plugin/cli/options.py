@@ -18,20 +18,23 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Given(TypedDict, total=False):
-    """The options of all commands, as click passes them."""
+    """The options of all commands, as click passes them: their names are the options' own, since
+    the environment names are made of them.
+    """
 
-    format_: str
+    format: str
     progress_fd: int | None
     quiet: bool
     require_bound_images: bool
-    stores: tuple[str, ...]
+    store: tuple[str, ...]
     lock: Path | None
     engine: str
     backend: str | None
     scratch: Path | None
     jobs: int | None
     target: Path | None
-    receipts: tuple[Path, ...]
+    receipt: tuple[Path, ...]
+    output: Path | None
     dry_run: bool
 
 
@@ -39,7 +42,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 PLACE = click.Path(path_type=Path)
 
 store = click.option(
-    "--store", "stores", multiple=True, metavar="S",
+    "--store", multiple=True, metavar="S",
     help=f"Where to look for the images: {STORE_FORMS}. May be given several times.  "
     "[default: the stores of storage.conf]",
 )  # fmt: skip
@@ -62,7 +65,7 @@ jobs = click.option(
     "--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="Layers to verify at once."
 )
 receipt = click.option(
-    "--receipt", "receipts", type=FILE, multiple=True, metavar="FILE",
+    "--receipt", type=FILE, multiple=True, metavar="FILE",
     help="Write the receipt here too.",
 )  # fmt: skip
 dry_run = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
@@ -72,7 +75,7 @@ _require = click.option(
     help="Fail (exit 3) when no bound images are declared.",
 )  # fmt: skip
 _format = click.option(
-    "--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    "--format", type=click.Choice(["text", "json"]), default="text", show_default=True,
     help="What to print on stdout: tables for people or one JSON document.",
 )  # fmt: skip
 _progress_fd = click.option(
@@ -94,17 +97,21 @@ def options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+_OURS = ("format", "progress_fd", "quiet", "output", "engine", "backend", "store", "receipt")
+"""Options that are not taken over into the request as they are."""
+
+
 def request_of(source: str, **given: Unpack[Given]) -> Request:
     """The request that the options make."""
     engine_name = given.get("engine")
     backend_name = given.get("backend")
     plain = {
-        name: value
-        for name, value in cast("Mapping[str, Any]", given).items()
-        if name not in ("format_", "progress_fd", "quiet", "engine", "backend")
+        name: value for name, value in cast("Mapping[str, Any]", given).items() if name not in _OURS
     }
     return Request(
         source=source,
+        stores=given.get("store", ()),
+        receipts=given.get("receipt", ()),
         engine=EngineChoice(engine_name) if engine_name else EngineChoice.AUTO,
         backend=Backend(backend_name) if backend_name else None,
         **plain,

@@ -46,7 +46,7 @@ class Output:
         click.echo(report.problems_text(error.problems), err=True)
 
 
-def open_output(format_: str, progress_fd: int | None, *, quiet: bool) -> Output:
+def open_output(form: str, progress_fd: int | None, *, quiet: bool) -> Output:
     """The output of one command; raises click.BadParameter for a descriptor that is not open."""
     sinks: list[Sink] = [] if quiet else [sink_for(sys.stderr)]
     if progress_fd is not None:
@@ -58,7 +58,7 @@ def open_output(format_: str, progress_fd: int | None, *, quiet: bool) -> Output
                 param_hint="--progress-fd",
             ) from error
         sinks.append(JsonLinesSink(stream))
-    return Output(format_ == "json", Context(Runner(), Events(sinks), os.environ))
+    return Output(form == "json", Context(Runner(), Events(sinks), os.environ))
 
 
 def run_to_exit(output: Output, body: Callable[[], None]) -> None:

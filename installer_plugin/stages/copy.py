@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +19,15 @@ from installer_plugin.storage.engines import Selected
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.local import stored_manifests
 from installer_plugin.storage.naming import Completion, complete_image
+from installer_plugin.storage.repair import remove_unfinished
 from installer_plugin.storage.scratch import remove_stale, scratch_directory
 from installer_plugin.storage.space import (
     MissingLayers,
     choose_scratch,
     free_room,
+    is_full,
     layers_to_copy,
+    room_hint,
     scratch_need,
 )
 from installer_plugin.storage.target import TargetStore, finish, prepare
@@ -52,11 +57,12 @@ def copy(
     """
     try:
         prepare(target)
+        remove_unfinished(target.graph_root)
         missing = layers_to_copy([each.image for each in options.selected], target)
         copied = _copy_all(target, options, _Session(missing, events))
         finish(target, runner)
     except OSError as error:
-        raise _disk_error(target, error) from error
+        raise _disk_error(error, (target.physical_root,)) from error
     except DataError as error:
         raise CopyError(error.problem()) from error
     except CommandError as error:
@@ -128,11 +134,14 @@ def _copy_one(
             hint="name a roomy directory with --scratch",
         )
     size = sum(layer.size for owner, layer in session.missing.values() if owner is image)
-    with scratch_directory(place) as scratch, _watched(image, size, target, session.events):
-        try:
+    written = (target.physical_root, place)
+    try:
+        with scratch_directory(place) as scratch, _watched(image, size, target, session.events):
             engine.copy(image, target.graph_root, scratch)
-        except CommandError as error:
-            raise CopyError(_failed(image, target, error)) from error
+    except CommandError as error:
+        raise CopyError(_failed(image, error, written)) from error
+    except OSError as error:
+        raise _disk_error(error, written) from error
 
 
 def _complete(image: ResolvedImage, target: TargetStore) -> None:
@@ -178,18 +187,18 @@ def _watched(
         events.progress(STAGE, image.bound.reference, size, size)
 
 
-def _failed(image: ResolvedImage, target: TargetStore, error: CommandError) -> Problem:
-    room = free_room(target.graph_root).bytes
-    full = "No space left on device" in error.stderr or "no space left on device" in error.stderr
-    hint = f"make room: {iec(room)} are free on the target" if full else "run the copy again"
+def _failed(image: ResolvedImage, error: CommandError, written: Sequence[Path]) -> Problem:
+    full = os.strerror(errno.ENOSPC).lower() in error.stderr.lower()
+    hint = room_hint(*written) if full else "run the copy again"
     return error.problem(image.bound.reference, hint=hint)
 
 
-def _disk_error(target: TargetStore, error: OSError) -> CopyError:
+def _disk_error(error: OSError, written: Sequence[Path]) -> CopyError:
+    look = "look at the target's file system (df, dmesg) and run the copy again"
     return CopyError(
         Problem(
-            subject=str(error.filename or target.graph_root),
+            subject=str(error.filename or written[0]),
             message=f"cannot be written: {error.strerror}",
-            hint="look at the target's file system (df, dmesg) and run the copy again",
+            hint=room_hint(*written) if is_full(error) else look,
         )
     )

@@ -10,6 +10,9 @@ from installer_plugin.errors import ConfigError, CopyError, Problem
 from installer_plugin.model import CopiedImage, VerifiedImage
 from installer_plugin.receipt import Receipt, dump_receipt
 from installer_plugin.storage.naming import replace_file
+from installer_plugin.storage.space import is_full, room_hint
+
+HINT = "make the place writable and run the command again"
 
 
 def pair(
@@ -55,7 +58,7 @@ def record(receipt: Receipt, places: Sequence[Path]) -> str:
             problem = Problem(
                 subject=str(place),
                 message=f"the receipt cannot be written: {error.strerror}",
-                hint="make the place writable and run the command again",
+                hint=room_hint(place.parent) if is_full(error) else HINT,
             )
             raise CopyError(problem) from error
     return text

@@ -83,10 +83,11 @@ def _names(bound: BoundImage, found: Found) -> tuple[str, ...]:
 
 
 def _missing(bound: BoundImage, sources: Sequence[ImageSource]) -> Problem:
+    remedy = sources[0].remedy(bound.reference) if sources else "name a store with --store"
     searched = ", ".join(source.label for source in sources if source.label) or "no store at all"
     return Problem(
         subject=bound.reference,
         where=str(bound.location),
         message=f"not found in {searched}, expected there before the installation begins",
-        hint=f"podman pull {bound.reference}",
+        hint=remedy,
     )

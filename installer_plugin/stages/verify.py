@@ -240,7 +240,7 @@ def _verified(case: _Case, proofs: Mapping[LayerClaim, LayerProof]) -> VerifiedI
         names=case.expected.names,
         where=case.expected.where,
         image_id=ImageId(case.image.id),
-        digest=digests[0],
+        digest=case.image.digest or digests[0],
         manifest_digests=digests,
         diff_ids=case.identity.diff_ids,
         size=sum(proofs[claim].size for claim in case.claims),

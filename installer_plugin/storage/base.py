@@ -38,6 +38,9 @@ class ImageSource(Protocol):
     def label(self) -> str:
         """The source as messages name it."""
 
+    def remedy(self, reference: str) -> str:
+        """The command that brings an image that is missing here."""
+
     def find(self, reference: str) -> Found | None:
         """The image that *reference* means here, None when it is not here.
 

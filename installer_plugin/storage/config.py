@@ -83,7 +83,7 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     """A manifest or manifest list; raises DataError that names *where*."""
     data = _object(content, where)
     listed = data.get("manifests")
-    is_list = data.get("mediaType") in MANIFEST_LIST_TYPES or isinstance(listed, list)
+    is_list = str(data.get("mediaType")) in MANIFEST_LIST_TYPES or isinstance(listed, list)
     config = data.get("config")
     return Manifest(
         config=_descriptor(config, f"{where}: config") if config is not None else None,

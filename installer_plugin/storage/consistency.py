@@ -37,7 +37,11 @@ def store_problems(store: GraphRoot) -> tuple[Problem, ...]:
 
 
 def record_problems(store: GraphRoot, records: Records) -> tuple[Problem, ...]:
-    """What is wrong with the records and the layers they name."""
+    """What is wrong with the records and the layers they name.
+
+    Abandoned layers are passed over: whoever writes next removes them.
+    """
+    abandoned = records.abandoned()
     found: list[Problem] = []
     for image in records.images:
         try:
@@ -46,6 +50,8 @@ def record_problems(store: GraphRoot, records: Records) -> tuple[Problem, ...]:
             name = image.names[0] if image.names else image.id
             found.append(Problem(subject=name, message=str(error), where=str(store.path)))
     for layer in records.layers.values():
+        if layer.id in abandoned:
+            continue
         where = f"{store.path}, layer {short(layer.id)}"
         found += [
             Problem(subject=where, message=message, hint=_REMOVE)

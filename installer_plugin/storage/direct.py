@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,9 +22,12 @@ from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
 from installer_plugin.storage.records import Records, big_data_file_name, layer_chain
+from installer_plugin.storage.space import is_full
 
 PARALLEL_LAYERS = 4
 """Layers copied at once; more does not help one disk."""
+END_SECONDS = 0.05
+"""How often programs that are still running are ended."""
 
 Opened = Sequence[tuple[GraphRoot, Records]]
 
@@ -81,13 +84,17 @@ class DirectEngine:
 
     def _stage(self, layers: Sequence[StoredLayer], scratch: Path) -> None:
         with ThreadPoolExecutor(PARALLEL_LAYERS, thread_name_prefix="copy") as pool:
+            staged = [pool.submit(self._stage_layer, layer, scratch) for layer in layers]
             try:
-                for done in [pool.submit(self._stage_layer, layer, scratch) for layer in layers]:
+                for done in staged:
                     done.result()
             except BaseException:
-                # Queued layers are not begun, and the workers' programs end, before we leave.
+                # Queued layers are not begun, and the workers' programs end, before we leave: also
+                # those that were just about to be started.
                 pool.shutdown(wait=False, cancel_futures=True)
-                self._runner.end_all()
+                while not all(each.done() for each in staged):
+                    self._runner.end_all()
+                    wait(staged, timeout=END_SECONDS)
                 raise
 
     def _stage_layer(self, layer: StoredLayer, scratch: Path) -> None:
@@ -149,4 +156,6 @@ def _copy_file(store: GraphRoot, path: str, target: Path) -> None:
         with os.fdopen(fd, "wb") as copy, os.fdopen(store.root.open_file(path), "rb") as source:
             shutil.copyfileobj(source, copy)
     except OSError as error:
+        if is_full(error):
+            raise
         raise DataError(store.shown(path), f"cannot be copied: {error.strerror}") from error

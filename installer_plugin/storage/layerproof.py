@@ -70,6 +70,9 @@ def prove_layer(
             if not stream.broken and stream.diff_id() != claim.diff_id:
                 with _entries(root, claim.id, drop_cache=False) as entries:
                     _blame(entries, tree, defects, stream, claim)
+            if not stream.broken and claim.size not in {None, stream.size}:
+                sizes = f"has {stream.size} bytes, expected {claim.size} as recorded"
+                defects.append(Defect("", f"the layer's tar stream {sizes}"))
     except DataError as error:
         defects.append(Defect("", f"{error.subject}: {error.message}"))
     except OSError as error:
@@ -135,10 +138,8 @@ def _blame(
             if _checksum(tree, place, stream.tick) != entry.checksum:
                 defects.add(place.path, f"has other content than in the image: {hashes}")
     if len(defects.found) + defects.more == known:
-        message = f"{hashes}; its files agree with their own checksums, so headers were changed"
-        if claim.size not in {None, stream.size}:
-            message = f"{message} ({stream.size} bytes, expected {claim.size})"
-        defects.append(Defect("", message))
+        why = "its files agree with their own checksums, so headers were changed"
+        defects.append(Defect("", f"{hashes}; {why}"))
 
 
 def _checksum(tree: LayerTree, place: Place, tick: Callable[[], None]) -> bytes:

@@ -57,6 +57,11 @@ class LayoutSource:
         """``oci:DIR`` and the like."""
         return f"{self._kind}:{self._path}"
 
+    def remedy(self, reference: str) -> str:
+        """See :class:`~installer_plugin.storage.base.ImageSource`."""
+        name = f":{reference}" if self._kind is not SourceKind.DIR and "@" not in reference else ""
+        return f"skopeo copy docker://{reference} {self.label}{name}"
+
     def find(self, reference: str) -> Found | None:
         """See :class:`~installer_plugin.storage.base.ImageSource`."""
         if not self._path.exists():

@@ -51,20 +51,35 @@ class _Match:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Where local images are looked for."""
+
+    paths: tuple[Path, ...]
+    """Graph roots, primary first, the absent ones among them."""
+    named: bool
+    """Whether the user named them; else they are podman's own."""
+
+
 class LocalStores:
     """A primary store and its additional ones, with the records they had when they were opened."""
 
     def __init__(
-        self, stores: Sequence[_Opened], registries: RegistriesConf, searched: Sequence[Path]
+        self, stores: Sequence[_Opened], registries: RegistriesConf, searched: Searched
     ) -> None:
         self._stores = tuple(stores)
         self._registries = registries
-        self._searched = tuple(searched)
+        self._searched = searched
 
     @property
     def label(self) -> str:
         """The graph roots, in the order in which they are searched, the absent ones among them."""
-        return ", ".join(map(str, self._searched))
+        return ", ".join(map(str, self._searched.paths))
+
+    def remedy(self, reference: str) -> str:
+        """See :class:`~installer_plugin.storage.base.ImageSource`."""
+        named = f" --root {self._searched.paths[0]}" if self._searched.named else ""
+        return f"podman{named} pull {reference}"
 
     def image_layers(self, reference: str) -> tuple[tuple[Path, LayerRecord], ...] | None:
         """Graph root and record of each layer of the image, base first; None when it is not here.
@@ -81,7 +96,13 @@ class LocalStores:
     def find(self, reference: str) -> Found | None:
         """See :class:`~installer_plugin.storage.base.ImageSource`."""
         match = self._match(reference, parse_reference(reference))
-        return self._identify(match) if match else None
+        if match is None:
+            return None
+        try:
+            return self._identify(match)
+        except DataError as error:
+            hint = error.hint or DAMAGED_HINT
+            raise DataError(error.subject, error.message, hint=hint) from error
 
     def _match(self, reference: str, wanted: ImageReference) -> _Match | None:
         names = (*candidates(wanted, self._registries), reference)
@@ -129,10 +150,14 @@ class LocalStores:
         where = f"image {image.id} in {store.root.path}"
         config = _config(store.root, image, where)
         diff_ids = parse_config(config, where).diff_ids
-        chain = layer_chain(image.layer, self._layer)
+        try:
+            chain = layer_chain(image.layer, self._layer)
+        except DataError as error:
+            raise DataError(where, f"is not whole: {error}") from error
         stored = tuple(_whole(layer) for layer in chain)
         if stored != diff_ids:
             raise DataError(where, "its layers are not those its config lists", hint=DAMAGED_HINT)
+        _manifests(store.root, image)
         manifest = store.root.big_data(image, MANIFEST_KEY)
         digest = image.digest or digest_of(manifest)
         return Found(
@@ -183,7 +208,9 @@ def count_entries(tar_split: Path) -> int:
 
 
 @contextmanager
-def open_local_stores(paths: Sequence[Path], registries: RegistriesConf) -> Iterator[LocalStores]:
+def open_local_stores(
+    paths: Sequence[Path], registries: RegistriesConf, *, named: bool = False
+) -> Iterator[LocalStores]:
     """Open the stores that exist among *paths* and read their records; raises DataError."""
     with ExitStack() as stack:
         opened = []
@@ -191,7 +218,7 @@ def open_local_stores(paths: Sequence[Path], registries: RegistriesConf) -> Iter
             if path.is_dir():
                 root = stack.enter_context(GraphRoot.open(path))
                 opened.append(_Opened(root, root.load()))
-        yield LocalStores(opened, registries, paths)
+        yield LocalStores(opened, registries, Searched(tuple(paths), named))
 
 
 def stored_manifests(location: SourceLocation) -> Manifests:
@@ -203,18 +230,23 @@ def stored_manifests(location: SourceLocation) -> Manifests:
         image = next((item for item in root.load().images if item.id == location.item), None)
         if image is None:
             raise DataError(f"image {location.item}", f"has gone from {location.store}")
-        found = {}
-        for key in image.manifest_keys:
-            content = root.big_data(image, key)
-            digest = digest_of(content)
-            if image.big_data_digests.get(key) != digest:
-                raise DataError(
-                    f"{key} of image {image.id} in {root.path}",
-                    f"its bytes have the digest {digest}, not {image.big_data_digests.get(key)}",
-                    hint=DAMAGED_HINT,
-                )
-            found[digest] = content
-        return found
+        return _manifests(root, image)
+
+
+def _manifests(root: GraphRoot, image: ImageRecord) -> Manifests:
+    """Every manifest that the record lists, its bytes held against the digest beside it."""
+    found = {}
+    for key in image.manifest_keys:
+        content = root.big_data(image, key)
+        digest = digest_of(content)
+        if image.big_data_digests.get(key) != digest:
+            raise DataError(
+                f"{key} of image {image.id} in {root.path}",
+                f"its bytes have the digest {digest}, not {image.big_data_digests.get(key)}",
+                hint=DAMAGED_HINT,
+            )
+        found[digest] = content
+    return found
 
 
 def _config(root: GraphRoot, image: ImageRecord, where: str) -> bytes:

@@ -65,7 +65,9 @@ def _short_paths(layers: Sequence[tuple[Path, LayerRecord]], scratch: Path) -> l
     """Links of a few characters to the layer trees: all of mount's options fit in one page (4 KiB)."""
     trees = []
     for number, (graph_root, layer) in enumerate(layers):
-        link = scratch / str(number)
-        link.symlink_to(graph_root / "overlay" / layer.id / "diff")
+        tree, link = graph_root / "overlay" / layer.id / "diff", scratch / str(number)
+        if tree.is_symlink():
+            raise DataError(str(tree), "is a symbolic link, expected a layer's directory")
+        link.symlink_to(tree)
         trees.append(link)
     return trees

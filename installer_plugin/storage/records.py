@@ -100,6 +100,14 @@ class Records:
         """The layers from the base to *top*; raises DataError for a missing parent or a cycle."""
         return layer_chain(top, self.layers.get)
 
+    def abandoned(self) -> frozenset[str]:
+        """Incomplete layers on which nothing stands: their writer died, and nobody misses them."""
+        needed = {layer.parent for layer in self.layers.values()}
+        needed |= {image.layer for image in self.images}
+        return frozenset(layer.id for layer in self.layers.values() if layer.incomplete).difference(
+            id_ for id_ in needed if id_
+        )
+
 
 def layer_chain(
     top: str | None, find: Callable[[str], LayerRecord | None]

@@ -97,6 +97,10 @@ class SshSource:
         """``ssh://...``."""
         return self._address
 
+    def remedy(self, reference: str) -> str:
+        """See :class:`~installer_plugin.storage.base.ImageSource`."""
+        return f"podman pull {reference}, on {self._address}"
+
     def find(self, reference: str) -> Found | None:
         """See :class:`~installer_plugin.storage.base.ImageSource`."""
         command = Command(

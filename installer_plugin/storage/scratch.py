@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from installer_plugin.errors import InterruptedBySignal
+
 PREFIX = "bound-images-scratch-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -26,8 +28,17 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        _remove(path)
         os.close(fd)
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory; a signal that comes meanwhile is raised when it has gone."""
+    try:
+        shutil.rmtree(path)
+    except InterruptedBySignal:
+        shutil.rmtree(path)
+        raise
 
 
 def _claimed(parent: Path) -> tuple[Path, int]:

@@ -92,7 +92,7 @@ def open_sources(
     for path in named:
         _require_store(path)
     paths = tuple(dict.fromkeys(named if specs else default_stores))
-    with open_local_stores(paths, registries) as local:
+    with open_local_stores(paths, registries, named=bool(specs)) as local:
         found: list[ImageSource] = [] if specs else [local]
         for spec in specs:
             if spec.kind is not SourceKind.CONTAINERS_STORAGE:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.events import iec
 from installer_plugin.model import DiffId, Layer, ResolvedImage
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.records import layer_chain
@@ -45,6 +47,22 @@ def free_room(path: Path) -> Room:
         path = path.parent
     stat = os.statvfs(path)
     return Room(stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else None)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether *error* says that there is no room left, be it for bytes, inodes or a quota."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def room_hint(*places: Path) -> str:
+    """The next step when a disk is full: what is free where we write, each file system once."""
+    by_device = {path.stat().st_dev: path for path in reversed(places)}
+    free = []
+    for path in reversed(by_device.values()):
+        room = free_room(path)
+        inodes = "" if room.inodes is None else f" and {room.inodes} inodes"
+        free.append(f"{iec(room.bytes)}{inodes} are free on {path}")
+    return f"make room and run the copy again: {', '.join(free)}"
 
 
 def missing_layers(

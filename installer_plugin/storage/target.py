@@ -6,6 +6,7 @@ link of the composefs backend).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -120,7 +121,8 @@ def prepare(store: TargetStore) -> None:
 def _make(folder: Path, mode: int) -> None:
     """Make *folder* unless it is there already; one that is keeps its mode."""
     if not folder.is_dir():
-        folder.mkdir()
+        with suppress(FileExistsError):  # another copy has just made it
+            folder.mkdir()
         folder.chmod(mode)
 
 

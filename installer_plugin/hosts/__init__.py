@@ -1,0 +1,1 @@
+"""Hosts: programs that install an OS and around which our stages run."""

@@ -1,0 +1,54 @@
+"""Takes away what writers that were killed have left in a target store, as its own code would."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from installer_plugin.storage import locks
+from installer_plugin.storage.consistency import LINK_ID, SMALL_FILE
+from installer_plugin.storage.graphroot import LAYERS_JSON, GraphRoot
+from installer_plugin.storage.naming import replace_file
+from installer_plugin.storage.records import dump_records
+
+_LAYER_ID = re.compile(r"[0-9a-f]{64}")
+_HALF_WRITTEN = ("overlay-layers/.*.tmp", "overlay-images/.*.tmp", "overlay-images/*/.*.tmp")
+"""What replace_file leaves when it is killed; all who write there hold the locks."""
+
+
+def remove_unfinished(graph_root: Path) -> None:
+    """Remove layers that a killed writer left incomplete, and half-written files.
+
+    containers-storage does this to layers when it opens a store for writing (layers.go, load): files
+    first, then the record, so that a crash repeats it. Raises DataError and OSError.
+    """
+    with (
+        locks.exclusive(graph_root, locks.LAYERS_LOCK) as layers_lock,
+        locks.exclusive(graph_root, locks.IMAGES_LOCK),
+        GraphRoot.open(graph_root) as store,
+    ):
+        for pattern in _HALF_WRITTEN:
+            for path in graph_root.glob(pattern):
+                path.unlink()
+        records = store.read_records()
+        abandoned = {id_ for id_ in records.abandoned() if _LAYER_ID.fullmatch(id_)}
+        if not abandoned:
+            return
+        for layer_id in abandoned:
+            _remove_layer(store, layer_id)
+        kept = [layer.raw for id_, layer in records.layers.items() if id_ not in abandoned]
+        layers_lock.announce_write()
+        replace_file(graph_root / LAYERS_JSON, dump_records(kept))
+
+
+def _remove_layer(store: GraphRoot, layer_id: str) -> None:
+    folder, side = store.path / "overlay" / layer_id, store.path / "overlay-layers"
+    if store.root.has_entry(f"overlay/{layer_id}/link"):
+        link = store.read(f"overlay/{layer_id}/link", SMALL_FILE).decode("latin-1")
+        if LINK_ID.fullmatch(link):
+            (store.path / "overlay/l" / link).unlink(missing_ok=True)
+    for place in (folder, side / layer_id):
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+    (side / f"{layer_id}.tar-split.gz").unlink(missing_ok=True)
