@@ -96,7 +96,18 @@ def _forbid_processes(event: str, arguments: tuple[object, ...]) -> None:
         raise UnexpectedProcess(message)
 
 
+def _forbid_wide_signals(event: str, arguments: tuple[object, ...]) -> None:
+    """Process group 1 is everybody (kill(2), -1), 0 is the tests themselves.
+
+    A scripted process of pytest-subprocess has such numbers, and code that ends it believes them.
+    """
+    group = arguments[0] if event == "os.killpg" else None
+    if isinstance(group, int) and group <= 1:
+        raise UnexpectedProcess(f"a signal to process group {group}")
+
+
 sys.addaudithook(_forbid_processes)
+sys.addaudithook(_forbid_wide_signals)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""A Debian 13 root directory, for its podman 5 and Quadlet."""
+"""Root directories of Debian releases, for the podman versions and the Quadlet that they have."""
 
 import fcntl
 import hashlib
@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tests.commands import run, unshared
 
-SUITE = "trixie"
+Suite = Literal["bookworm", "trixie", "sid"]
+"""Debian 12 (podman 4.3), 13 (podman 5.4) and the moving one."""
 PACKAGES = ("podman", "crun", "skopeo")
 CACHE = Path(__file__).parent / ".cache"
 QUADLET = "/usr/libexec/podman/quadlet"
@@ -75,25 +77,29 @@ class DebianRoot:
         return run(unshared(enter, prelude=_ENTER), env=env, ok=ok)
 
 
-def cached_root() -> Path:
-    """Return the root directory for SUITE and PACKAGES, made by mmdebstrap on first use."""
-    key = hashlib.sha256(" ".join((SUITE, *sorted(PACKAGES))).encode()).hexdigest()[:12]
+def cached_root(suite: Suite = "trixie") -> Path:
+    """Return the root directory of a release with PACKAGES, made by mmdebstrap on first use."""
+    key = hashlib.sha256(" ".join((suite, *sorted(PACKAGES))).encode()).hexdigest()[:12]
     CACHE.mkdir(exist_ok=True)
-    root = CACHE / f"{SUITE}-{key}"
-    with _locked(CACHE / "lock"):
+    root = CACHE / f"{suite}-{key}"
+    with _locked(CACHE / f"lock-{suite}"):
         if not root.is_dir():
-            _build(root)
+            _build(root, suite)
     return root
 
 
-def _build(root: Path) -> None:
+def _build(root: Path, suite: Suite) -> None:
     partial = root.with_name(f"{root.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
+    # A mirror that is not renewed every week has a sid that counts as expired; its signature is
+    # checked all the same.
+    options = ('--aptopt=Acquire::Check-Valid-Until "false"',) if suite == "sid" else ()
     # umask: the root must not inherit a stricter one, or its users could not read it.
     run(
         ("sh", "-c", 'umask 022; exec mmdebstrap "$@"', "sh", "--quiet", "--mode=root",
-         "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, os.fspath(partial)),
+         "--variant=minbase", f"--include={','.join(PACKAGES)}", *options,
+         suite, os.fspath(partial)),
     )  # fmt: skip
     partial.rename(root)
 

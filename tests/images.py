@@ -1,6 +1,7 @@
 """Builds the images of the test stores with buildah, podman, skopeo and a real registry."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,9 @@ def _build_app_a(store: Store) -> None:
     store.run(("sh", "-c", script))
     # Unpacking writes the zeros of a sparse file; a store may well hold it with its holes again.
     (sparse,) = store.root.glob("overlay/*/diff/opt/sparse")
+    before = sparse.stat()
     store.run(("fallocate", "--dig-holes", str(sparse)))
+    os.utime(sparse, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _import_crafted(store: Store, layout: Path) -> None:

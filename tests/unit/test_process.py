@@ -1,0 +1,290 @@
+"""The one door to other programs: what comes back, and that nothing is left running."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from installer_plugin import process
+from installer_plugin.process import (
+    STDERR_TAIL_LINES,
+    Command,
+    CommandError,
+    Runner,
+    find_tool,
+    private_mounts_argv,
+)
+
+real = pytest.mark.real
+
+
+def _sh(script: str, *args: str) -> Command:
+    return Command(argv=("sh", "-c", script, "sh", *args), purpose="try a script")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _pids(file: Path, count: int) -> list[int]:
+    """Wait until a script has written this many process IDs."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        lines = file.read_text().splitlines() if file.exists() else []
+        if len(lines) == count:
+            return [int(line) for line in lines]
+        time.sleep(0.01)
+    raise TimeoutError(file)
+
+
+FAMILY = """
+echo $$ >>"$1"
+sh -c '
+    trap "" TERM INT HUP
+    echo $$ >>"$1"
+    sh -c "echo \\$\\$ >>\\"\\$1\\"; sleep 600" sh "$1" &
+    sleep 600
+' sh "$1" &
+wait
+"""
+"""A child that waits, its child that ignores SIGTERM, and that one's child: three lines."""
+
+
+@real
+def test_output_is_bytes_and_stderr_text() -> None:
+    done = Runner().run(_sh("printf '\\377'; printf 'x\\377' >&2"))
+    assert done.stdout == b"\xff"
+    assert done.stderr == "x�"
+    assert done.returncode == 0
+
+
+@real
+def test_input_and_variables_reach_the_program() -> None:
+    command = Command(
+        argv=("sh", "-c", 'cat; echo "$ADDED $LC_ALL"'), purpose="echo", env={"ADDED": "yes"}
+    )
+    assert Runner().run(command, stdin=b"in ").stdout == b"in yes C.UTF-8\n"
+
+
+@real
+def test_program_that_reads_no_input_is_no_error() -> None:
+    assert Runner().run(_sh("exec true"), stdin=b"x" * (1 << 20)).returncode == 0
+
+
+@real
+def test_program_has_a_session_of_its_own() -> None:
+    out = Runner().run(_sh("cut -d' ' -f6 /proc/self/stat; echo $$")).stdout.split()
+    assert out[0] == out[1]
+    assert int(out[0]) != os.getsid(0)
+
+
+@real
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [
+        ("exit 3", "failed with exit code 3"),
+        ("kill -KILL $$", "was ended by SIGKILL"),
+        ("kill -SEGV $$", "was ended by SIGSEGV"),
+        ("kill -40 $$", "was ended by signal 40"),
+    ],
+    ids=["exit-code", "kill", "crash", "real-time-signal"],
+)
+def test_failure_says_how_the_program_ended(script: str, ending: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        Runner().run(_sh(f"echo why >&2; {script}"))
+    assert caught.value.ending == ending
+    assert str(caught.value) == f"sh {ending}, while trying to try a script"
+    assert caught.value.stderr == "why\n"
+
+
+@real
+def test_exit_code_that_is_accepted_is_a_result() -> None:
+    assert Runner().run(_sh("exit 3"), ok=(0, 3)).returncode == 3
+
+
+@real
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [("no-such-program", "No such file or directory"), ("/", "Permission denied")],
+    ids=["missing", "directory"],
+)
+def test_program_that_cannot_be_started_is_an_explained_failure(program: str, why: str) -> None:
+    with pytest.raises(CommandError, match=rf"could not be started \({why}\)"):
+        Runner().run(Command(argv=(program,), purpose="fail"))
+
+
+def test_problem_shows_the_end_of_what_was_said() -> None:
+    said = "\n\n".join(f"line {number}" for number in range(40))
+    error = CommandError(Command(argv=("tool",), purpose="x"), "failed with exit code 1", said)
+    problem = error.problem("quay.io/x:1", hint="try again")
+    lines = problem.message.splitlines()
+    assert lines[0] == f"tool failed with exit code 1: line {40 - STDERR_TAIL_LINES}"
+    assert len(lines) == STDERR_TAIL_LINES
+    assert lines[-1] == "line 39"
+    assert (problem.subject, problem.hint) == ("quay.io/x:1", "try again")
+
+
+def test_problem_of_a_silent_program_is_its_ending() -> None:
+    error = CommandError(Command(argv=("tool",), purpose="x"), "was ended by SIGKILL", " \n")
+    assert error.problem("it").message == "tool was ended by SIGKILL"
+
+
+@pytest.mark.parametrize(
+    ("argv", "tool"),
+    [
+        (("skopeo", "copy"), "skopeo"),
+        (("ssh", "--", "host", "podman"), "ssh"),
+        (private_mounts_argv(("skopeo", "copy", "--", "x")), "skopeo"),
+        (("sh", "-c", 'exec "$0"', "podman", "x"), "podman"),
+        (private_mounts_argv(("sh", "-c", 'exec "$0"', "podman")), "podman"),
+        (("sh", "-c", "true"), "sh"),
+    ],
+    ids=["plain", "dashes", "private", "script", "private-script", "shell"],
+)
+def test_tool_is_the_program_behind_wrappers(argv: tuple[str, ...], tool: str) -> None:
+    assert Command(argv=argv, purpose="x").tool == tool
+
+
+@real
+def test_private_mounts_are_seen_by_nobody_and_go(tmp_path: Path) -> None:
+    script = 'mount -t tmpfs tmpfs "$1" && touch "$1/inside" && ls "$1"'
+    argv = private_mounts_argv(("sh", "-c", script, "sh", str(tmp_path)))
+    assert Runner().run(Command(argv=argv, purpose="mount")).stdout == b"inside\n"
+    assert not tmp_path.is_mount()
+    assert list(tmp_path.iterdir()) == []
+
+
+@real
+def test_time_limit_ends_the_whole_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "END_GRACE_SECONDS", 0.3)
+    with pytest.raises(CommandError, match=r"did not end within 1\.5 s"):
+        Runner().run(_sh(FAMILY, str(tmp_path / "pids")), timeout=1.5)
+    assert not any(map(_alive, _pids(tmp_path / "pids", 3)))
+
+
+@real
+def test_exception_ends_the_whole_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those who ignore SIGTERM, and those whose parent has gone."""
+    monkeypatch.setattr(process, "END_GRACE_SECONDS", 0.3)
+    file = tmp_path / "pids"
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def tell() -> None:
+        _pids(file, 3)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    teller = threading.Thread(target=tell)
+    try:
+        teller.start()
+        with pytest.raises(KeyboardInterrupt):
+            Runner().run(_sh(FAMILY, str(file)))
+    finally:
+        teller.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert not any(map(_alive, _pids(file, 3)))
+
+
+@real
+def test_polite_program_may_clean_up_before_it_ends(tmp_path: Path) -> None:
+    script = 'trap "echo cleaned >\\"$1\\"; exit" TERM; while :; do sleep 0.05; done'
+    with pytest.raises(CommandError, match="did not end"):
+        Runner().run(_sh(script, str(tmp_path / "mark")), timeout=0.5)
+    assert (tmp_path / "mark").read_text() == "cleaned\n"
+
+
+@real
+def test_all_children_of_all_threads_can_be_ended(tmp_path: Path) -> None:
+    runner, endings = Runner(), []
+
+    def work(name: str) -> None:
+        try:
+            runner.run(_sh('echo $$ >"$1"; exec sleep 600', str(tmp_path / name)))
+        except CommandError as error:
+            endings.append(error.ending)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("1", "2")]
+    for thread in threads:
+        thread.start()
+    pids = [pid for name in ("1", "2") for pid in _pids(tmp_path / name, 1)]
+    runner.end_all()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert endings == ["was ended by SIGKILL"] * 2
+    assert not any(map(_alive, pids))
+
+
+@real
+def test_child_is_ended_by_the_kernel_when_we_are_killed(tmp_path: Path) -> None:
+    script = (
+        "from installer_plugin.process import *\n"
+        "argv = private_mounts_argv(('sh', '-c', 'echo $$ >\"$1\"; exec sleep 600', 'sh', "
+        f"{str(tmp_path / 'pid')!r}))\n"
+        "Runner().run(Command(argv=argv, purpose='wait'))\n"
+    )
+    with subprocess.Popen((sys.executable, "-c", script)) as parent:
+        (pid,) = _pids(tmp_path / "pid", 1)
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _alive(pid)
+
+
+# --- hold ------------------------------------------------------------------------------------
+
+
+@real
+def test_held_program_lives_until_the_context_ends(tmp_path: Path) -> None:
+    with Runner().hold(_sh('echo ready; exec cat; touch "$1"', str(tmp_path / "x"))) as (pid, line):
+        assert line == b"ready\n"
+        assert _alive(pid)
+    assert not _alive(pid)
+
+
+@real
+def test_held_program_is_ended_when_the_context_raises() -> None:
+    pids = []
+
+    def fail() -> None:
+        with Runner().hold(_sh("echo $$; exec sleep 600")) as (pid, _):
+            pids.append(pid)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
+    assert not _alive(pids[0])
+
+
+@real
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [("echo no >&2; exit 4", "failed with exit code 4"), ("exec true", "failed with exit code 0")],
+    ids=["failure", "silence"],
+)
+def test_held_program_that_says_nothing_is_a_failure(script: str, ending: str) -> None:
+    with pytest.raises(CommandError) as caught, Runner().hold(_sh(script)):
+        pytest.fail("was entered")
+    assert caught.value.ending == ending
+
+
+# --- tools -----------------------------------------------------------------------------------
+
+
+def test_tool_is_found_through_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_tool("tool") is None
+    tool.chmod(0o755)
+    assert find_tool("tool") == str(tool)
