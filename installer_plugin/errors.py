@@ -57,6 +57,10 @@ class DataError(Exception):
         return Problem(subject=self.subject, message=self.message, hint=self.hint or hint)
 
 
+class DamagedStoreError(DataError):
+    """A store's own files are wrong: what the caller named is right, but nothing can be taken from it."""
+
+
 class BoundImagesError(Exception):
     """Root of all errors that end the command; carries every problem that was found, not the first."""
 

@@ -109,6 +109,8 @@ class BoundImage:
     names: tuple[str, ...]
     """Names the target store must answer to, literal: ``Image=`` as Quadlet and as bootc read it,
     and ``ImageTag=``. bootc's garbage collection compares these strings."""
+    bootc_name: str | None = None
+    """The image as bootc itself reads the file; None when it refuses to."""
     findings: tuple[Finding, ...] = ()
 
 

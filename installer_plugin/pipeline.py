@@ -120,7 +120,7 @@ def list_bound(request: Request, context: Context) -> Discovered:
 def check(request: Request, context: Context) -> Checked:
     """Find out everything that can be known before a target is touched."""
     with opened(request, context) as (root, sources):
-        return _checked(request, context, root, sources)
+        return check_opened(request, context, root, sources)
 
 
 def write_lock(request: Request, context: Context, file: Path | None) -> Locked:
@@ -140,24 +140,20 @@ def write_lock(request: Request, context: Context, file: Path | None) -> Locked:
 
 def copy_images(request: Request, context: Context) -> Outcome:
     """Check, copy, verify and record: the whole line, into a target that is mounted."""
-    target = _require_target(request)
+    target = require_target(request)
     with opened(request, context) as (root, sources):
-        checked = _checked(request, context, root, sources)
+        checked = check_opened(request, context, root, sources)
         if request.dry_run or not checked.images:
             return Outcome(target=target, planned=checked.images, findings=checked.findings)
-        options = CopyOptions(
-            selected=checked.selected,
-            scratch=_scratch_places(request, context, target),
-        )
-        copied = copy(target, options, context.events, context.runner)
+        copied = copy_checked(checked, target, (request, context))
         policy = checked.policy
         label(target.graph_root, policy, context.events, context.runner)
-    verified = _verify(target, expected_of_resolved(checked.images), policy, (request, context))
+    verified = prove(target, expected_of_resolved(checked.images), policy, (request, context))
     pairs = pair(copied, verified)
     receipt = Receipt(
         source=request.source,
         created=creation_time(context.env),
-        tools=_tool_versions(checked.selected, context),
+        tools=tool_versions(checked.selected, context),
         images=pairs,
     )
     record(receipt, (target.receipt, *request.receipts))
@@ -170,25 +166,36 @@ def verify_target(request: Request, context: Context) -> tuple[VerifiedImage, ..
     What to expect comes from its deployments, its receipt, a lock file and ``--source``, whichever
     there are. Without any of them there is nothing to prove, which is an error of the caller.
     """
-    target = _require_target(request)
+    target = require_target(request)
     with configured():
         expected = merged(tuple(_demands(target, request, context)))
-        policy = _policy_for(target, request, context)
+        policy = policy_for(target, request, context)
     if not expected:
         if request.require_bound_images:
             raise _nothing_bound(str(target.physical_root))
         return ()
-    return _verify(target, expected, policy, (request, context))
+    return prove(target, expected, policy, (request, context))
 
 
-def _checked(request: Request, context: Context, root: Rootfs, sources: Sources) -> Checked:
+def copy_checked(
+    checked: Checked, target: TargetStore, asked: tuple[Request, Context]
+) -> tuple[CopiedImage, ...]:
+    """Copy what passed the checks, while its sources are open; raises CopyError."""
+    request, context = asked
+    options = CopyOptions(
+        selected=checked.selected, scratch=_scratch_places(request, context, target)
+    )
+    return copy(target, options, context.events, context.runner)
+
+
+def check_opened(request: Request, context: Context, root: Rootfs, sources: Sources) -> Checked:
     """Discover, resolve and preflight; raises every problem of all three at once."""
     context.events.step("discover", f"reading {LINKS} of {root.label}")
     discovered = discover(root)
     _require_declared(request, discovered)
     context.events.step("resolve", f"looking for {len(discovered.images)} images")
     resolution = resolve(discovered.images, sources.all)
-    target = _require_target(request) if request.target else None
+    target = require_target(request) if request.target else None
     signatures = load_policy(context.system)
     surroundings = Surroundings(sources.graph_roots, signatures, context.runner)
     selected = select_engines(request.engine, resolution.images, surroundings)
@@ -240,12 +247,13 @@ def _nothing_bound(subject: str) -> SourceImageError:
     )
 
 
-def _verify(
+def prove(
     target: TargetStore,
     expected: Sequence[Expected],
     policy: Policy | None,
     asked: tuple[Request, Context],
 ) -> tuple[VerifiedImage, ...]:
+    """Read the target store afresh and hold it against *expected*; raises VerificationError."""
     request, context = asked
     try:
         with GraphRoot.open(target.graph_root) as store:
@@ -258,7 +266,8 @@ def _verify(
     return tuple(replace(image, checks=(*image.checks, *labels)) for image in verified)
 
 
-def _policy_for(target: TargetStore, request: Request, context: Context) -> Policy | None:
+def policy_for(target: TargetStore, request: Request, context: Context) -> Policy | None:
+    """The policy for the target of *request*, whose source may be the target itself."""
     if request.source == TARGET_ITSELF:
         return _policy(target, None)
     with open_root(request, context) as source:
@@ -304,7 +313,8 @@ def _demands(target: TargetStore, request: Request, context: Context) -> Iterato
         )
 
 
-def _require_target(request: Request) -> TargetStore:
+def require_target(request: Request) -> TargetStore:
+    """The target store of *request*; raises ConfigError when its place is no target."""
     if request.target is None:
         raise RuntimeError("this recipe needs a target")
     with configured():
@@ -319,7 +329,8 @@ def _scratch_places(request: Request, context: Context, target: TargetStore) -> 
     return (usual, target.physical_root)
 
 
-def _tool_versions(selected: Sequence[Selected], context: Context) -> Mapping[str, str]:
+def tool_versions(selected: Sequence[Selected], context: Context) -> Mapping[str, str]:
+    """Our own version and those of the programs that copy *selected*."""
     tools = required_tools(selected)
     versions = {
         tool: tool_version(tool, context.runner) for tool in tools if tool in MINIMUM_VERSIONS

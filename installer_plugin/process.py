@@ -8,12 +8,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
+from typing import IO
 
 from installer_plugin.errors import Problem
+from installer_plugin.pipes import Conversation, converse
 
 END_GRACE_SECONDS = 10
 """How long a child may take to end after SIGTERM before its process group gets SIGKILL."""
@@ -31,6 +35,10 @@ class Command:
     """What it is for, as an infinitive: "copy quay.io/x:1"."""
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Variables added to our own environment."""
+    cwd: Path | None = None
+    """Its working directory; None for ours."""
+    umask: int = -1
+    """Its umask; -1 for ours."""
 
     @property
     def tool(self) -> str:
@@ -106,8 +114,10 @@ class Runner:
             _signal(child, signal.SIGKILL)
 
     @contextmanager
-    def _started(self, command: Command) -> Iterator[subprocess.Popen[bytes]]:
-        child = _start(command)
+    def _started(
+        self, command: Command, *, one_output: bool = False
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        child = _start(command, one_output=one_output)
         with self._lock:
             self._living.add(child)
         try:
@@ -144,6 +154,39 @@ class Runner:
             raise CommandError(command, _ending(child.returncode), stderr)
         return Completed(stdout=out, stderr=stderr, returncode=child.returncode)
 
+    def follow(
+        self,
+        command: Command,
+        line: Callable[[str], None],
+        *,
+        ok: Collection[int] = (0,),
+        stdin: bytes = b"",
+        timeout: float | None = None,
+    ) -> int:
+        """Run *command*, hand *line* what it says on stdout and stderr as it comes; its exit code.
+
+        It is over when the program itself is: what that has left running is ended then. Raises as
+        :meth:`run` does; the error's ``stderr`` is the end of what was said.
+        """
+        tail: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
+
+        def hear(said: str) -> None:
+            tail.append(said)
+            line(said)
+
+        until = time.monotonic() + timeout if timeout is not None else float("inf")
+        with self._started(command, one_output=True) as child:
+            try:
+                talk = Conversation(*_pipes(child), stdin)
+                ended = converse(talk, hear, lambda: child.poll() is not None, until)
+            finally:
+                _end(child)
+        if not ended:
+            raise CommandError(command, f"did not end within {timeout:g} s", "\n".join(tail))
+        if child.returncode not in ok:
+            raise CommandError(command, _ending(child.returncode), "\n".join(tail))
+        return child.returncode
+
     @contextmanager
     def hold(self, command: Command) -> Iterator[tuple[int, bytes]]:
         """Run *command* until its first line of output; it is ended when the context is left.
@@ -165,18 +208,26 @@ class Runner:
             _end(child)
 
 
-def _start(command: Command) -> subprocess.Popen[bytes]:
+def _start(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             command.argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if one_output else subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C.UTF-8", **command.env},
+            cwd=command.cwd,
+            umask=command.umask,
             start_new_session=True,
         )
     except OSError as error:
         raise CommandError(command, f"could not be started ({error.strerror})", "") from error
+
+
+def _pipes(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    if child.stdin is None or child.stdout is None:
+        raise RuntimeError("started without pipes")
+    return child.stdin, child.stdout
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, DataError
+from installer_plugin.errors import ConfigError, DamagedStoreError, DataError, PreflightError
 from installer_plugin.events import Events
 from installer_plugin.process import Runner
 from installer_plugin.reference import parse_reference
@@ -163,6 +163,9 @@ def configured() -> Iterator[None]:
     """Turn complaints about what the caller named or configured into errors of the caller."""
     try:
         yield
+    except DamagedStoreError as error:
+        hint = "repair the store, or pull the images into another one and name it with --store"
+        raise PreflightError(error.problem(hint=hint)) from error
     except DataError as error:
         hint = "correct the file or option that is named"
         raise ConfigError(error.problem(hint=hint)) from error

@@ -9,8 +9,11 @@ import click
 
 from installer_plugin import __version__, pipeline
 from installer_plugin.cli import options as opt
+from installer_plugin.cli.hooks import hooks
+from installer_plugin.cli.install import install
 from installer_plugin.cli.options import PLACE, Given, options, request_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
+from installer_plugin.cli.stage import stage
 from installer_plugin.errors import SourceImageError
 from installer_plugin.model import Severity
 from installer_plugin.request import TARGET_ITSELF
@@ -40,6 +43,11 @@ def main() -> None:
         7  the host step failed
       130  interrupted
     """
+
+
+main.add_command(hooks)
+main.add_command(install)
+main.add_command(stage)
 
 
 def _output(given: Given) -> Output:

@@ -40,6 +40,7 @@ class Given(TypedDict, total=False):
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 PLACE = click.Path(path_type=Path)
+DIRECTORY = click.Path(file_okay=False, exists=True, path_type=Path)
 
 store = click.option(
     "--store", multiple=True, metavar="S",
@@ -58,7 +59,7 @@ backend = click.option(
     help="Layout of the target.  [default: as found on it]",
 )  # fmt: skip
 scratch = click.option(
-    "--scratch", type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="DIR",
+    "--scratch", type=DIRECTORY, metavar="DIR",
     help="Directory for temporary files.  [default: $TMPDIR or /var/tmp, else the target]",
 )  # fmt: skip
 jobs = click.option(
@@ -95,6 +96,13 @@ def options(*decorators: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def speech(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that has nothing to do with images: how it speaks."""
+    for decorator in reversed((_format, _progress_fd, _quiet)):
+        command = decorator(command)
+    return command
 
 
 _OURS = ("format", "progress_fd", "quiet", "output", "engine", "backend", "store", "receipt")

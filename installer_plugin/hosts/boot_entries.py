@@ -1,4 +1,4 @@
-"""Boot entries of a target that must not boot: set aside under a name that says why.
+"""Boot entries of a target that must not boot yet: set aside under a name that says why.
 
 Places: Boot Loader Specification type 1 entries, ``loader/entries`` of ``/boot`` and of an EFI system
 partition mounted below it; ``loader`` is a link that ostree swaps.
@@ -6,6 +6,8 @@ partition mounted below it; ``loader`` is a link that ostree swaps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from installer_plugin.rootfs import Rootfs
@@ -14,6 +16,31 @@ PLACES = ("boot/loader/entries", "boot/efi/loader/entries", "efi/loader/entries"
 SUFFIX = ".conf"
 ASIDE = ".bound-images-missing"
 NOTE = "bound-images-missing.txt"
+NOTE_TEXT = """\
+bootc-bound-images has set the boot entries of this system aside: {reason}.
+Its bound images are not proven to be there. Install it again; or, to boot it all the same, rename
+{folder}/*{suffix}{aside} back to *{suffix}.
+"""
+
+
+@contextmanager
+def held_back(physical_root: Path, *, keep: bool) -> Iterator[None]:
+    """Keep the target from booting while its images are on their way, and for good if that fails.
+
+    The entries are set aside first and come back last, so that neither a power cut nor a kill leaves
+    a system that boots without its images. With *keep* they come back also after a failure. Raises
+    OSError.
+    """
+    set_aside(physical_root, "the copying of its bound images has not come to its end")
+    try:
+        yield
+    except BaseException as failure:
+        if keep:
+            restore(physical_root)
+        else:
+            _note(physical_root, f"{failure}".splitlines()[0] if f"{failure}" else "interrupted")
+        raise
+    restore(physical_root)
 
 
 def set_aside(physical_root: Path, reason: str) -> tuple[Path, ...]:
@@ -23,18 +50,29 @@ def set_aside(physical_root: Path, reason: str) -> tuple[Path, ...]:
     """
     renamed = []
     for folder in _folders(physical_root):
-        entries = sorted(folder.glob(f"*{SUFFIX}"))
-        for entry in entries:
+        for entry in sorted(folder.glob(f"*{SUFFIX}")):
             aside = entry.with_name(entry.name + ASIDE)
             entry.rename(aside)
             renamed.append(aside)
-        if entries:
-            (folder.parent / NOTE).write_text(
-                f"This system was set aside by bootc-bound-images: {reason}\n"
-                f"Its bound images are not proven to be there. To boot it all the same, rename\n"
-                f"{folder.name}/*{SUFFIX}{ASIDE} back to *{SUFFIX}.\n"
-            )
+    _note(physical_root, reason)
     return tuple(renamed)
+
+
+def restore(physical_root: Path) -> None:
+    """Give all entries that were set aside their names back; raises OSError."""
+    for folder in _folders(physical_root):
+        for aside in sorted(folder.glob(f"*{SUFFIX}{ASIDE}")):
+            aside.rename(aside.with_name(aside.name.removesuffix(ASIDE)))
+        (folder.parent / NOTE).unlink(missing_ok=True)
+
+
+def _note(physical_root: Path, reason: str) -> None:
+    for folder in _folders(physical_root):
+        if any(folder.glob(f"*{SUFFIX}{ASIDE}")):
+            text = NOTE_TEXT.format(
+                reason=reason.rstrip("."), folder=folder.name, suffix=SUFFIX, aside=ASIDE
+            )
+            (folder.parent / NOTE).write_text(text)
 
 
 def _folders(physical_root: Path) -> tuple[Path, ...]:

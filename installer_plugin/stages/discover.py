@@ -357,6 +357,7 @@ def _bound_images(declarations: Sequence[Declaration], claims: _Claims) -> list[
             location=declaration.location,
             reference=declaration.reference,
             names=_names(declaration, wanted),
+            bootc_name=declaration.bootc.value,
             findings=findings,
         )
         for declaration, findings in zip(declarations, lint(declarations), strict=True)

@@ -51,6 +51,12 @@ def creation_time(env: Mapping[str, str]) -> str:
 def record(receipt: Receipt, places: Sequence[Path]) -> str:
     """Write *receipt* to all *places*, each atomically, and return its text; raises CopyError."""
     text = dump_receipt(receipt)
+    write_receipt(text, places)
+    return text
+
+
+def write_receipt(text: str, places: Sequence[Path]) -> None:
+    """Write the text of a receipt to all *places*, each atomically; raises CopyError."""
     for place in places:
         try:
             replace_file(place, text.encode(), mode=0o644)
@@ -61,4 +67,3 @@ def record(receipt: Receipt, places: Sequence[Path]) -> str:
                 hint=room_hint(place.parent) if is_full(error) else HINT,
             )
             raise CopyError(problem) from error
-    return text

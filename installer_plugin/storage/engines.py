@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process import Runner
 from installer_plugin.storage.base import Engine
@@ -44,7 +45,7 @@ def select_engines(
     images: Iterable[ResolvedImage],
     surroundings: Surroundings,
 ) -> tuple[Selected, ...]:
-    """The engine for each of *images*, in their order; raises DataError for a damaged store.
+    """The engine for each of *images*, in their order; raises DamagedStoreError.
 
     With ``direct``, a refused image still gets an engine: its refusal is for the caller to report.
     """
@@ -81,13 +82,16 @@ class Surroundings:
 
 
 def _refusal(image: ResolvedImage, surroundings: Surroundings) -> Refusal | None:
-    with ExitStack() as stack:
-        opened = []
-        for path in dict.fromkeys((Path(image.source.store), *surroundings.graph_roots)):
-            store = stack.enter_context(GraphRoot.open(path))
-            opened.append((store, store.load()))
-        layers = find_source(opened, image).layers
-        return image_refusal(layers, signatures=surroundings.signatures)
+    try:
+        with ExitStack() as stack:
+            opened = []
+            for path in dict.fromkeys((Path(image.source.store), *surroundings.graph_roots)):
+                store = stack.enter_context(GraphRoot.open(path))
+                opened.append((store, store.load()))
+            layers = find_source(opened, image).layers
+            return image_refusal(layers, signatures=surroundings.signatures)
+    except DataError as error:
+        raise DamagedStoreError(error.subject, error.message, hint=error.hint) from error
 
 
 def required_tools(selected: Sequence[Selected]) -> tuple[str, ...]:

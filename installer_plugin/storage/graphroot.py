@@ -25,7 +25,7 @@ DRIVER = "overlay"
 """The storage driver that bootc hard-wires, and the only one whose layers we read."""
 LAYERS_JSON = "overlay-layers/layers.json"
 IMAGES_JSON = "overlay-images/images.json"
-RECORDS_LIMIT = 256 << 20
+RECORDS_LIMIT = 64 << 20
 """Bytes of a records file; a store of thousands of images stays far below."""
 BIG_DATA_LIMIT = 32 << 20
 """Bytes of a manifest or config; c/image itself refuses manifests above 4 MiB."""
@@ -99,5 +99,9 @@ class GraphRoot:
             raise DataError(self.shown(relative), error.message) from error
 
     def _records(self, name: str, parse: Callable[[bytes, str], Parsed]) -> Parsed:
-        content = self.read(name, RECORDS_LIMIT) if self.root.exists(name) else b"[]"
+        for folder in (name.partition("/")[0], DRIVER):
+            if self.root.has_entry(folder) and not self.root.is_dir(folder):
+                kind = self.root.type_of(folder)
+                raise DataError(self.shown(folder), f"is a {kind}, expected a directory")
+        content = self.read(name, RECORDS_LIMIT) if self.root.has_entry(name) else b"[]"
         return parse(content, self.shown(name))

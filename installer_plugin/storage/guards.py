@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.records import LayerRecord
+from installer_plugin.storage.records import LayerRecord, layer_id, toc_layer_id
 
 REGULAR_FILE = "regular file"
 DIRECTORY = "directory"
@@ -62,6 +62,8 @@ def _refusals(store: GraphRoot, layer: LayerRecord) -> Iterator[Refusal]:
         yield Refusal(Guard.INCOMPLETE_LAYER, f"{shown} was left incomplete")
     if layer.diff_id is None or layer.diff_size is None:
         yield Refusal(Guard.NO_DIFF_ID, f"{shown} is known by its table of contents only")
+    elif layer.id not in layer_ids(layer):
+        yield Refusal(Guard.UNUSUAL_LAYER, f"{shown} has an ID that does not follow from its diff ID")
     if layer.mapped:
         yield Refusal(Guard.MAPPED_OWNERS, f"{shown} has an ID mapping")
     if not _is(store, f"overlay-layers/{layer.id}.tar-split.gz", REGULAR_FILE):
@@ -75,6 +77,16 @@ def _refusals(store: GraphRoot, layer: LayerRecord) -> Iterator[Refusal]:
     elif store.root.has_entry(f"overlay/{layer.id}/diff1"):
         yield Refusal(Guard.UNUSUAL_LAYER, f"{shown} has more than one diff directory")
     yield from _store_refusals(store)
+
+
+def layer_ids(layer: LayerRecord) -> frozenset[str]:
+    """IDs that *layer* may have; an ID that is a hash is the name of no other part of a store."""
+    ids = set[str]()
+    if layer.diff_id is not None:
+        ids.add(layer_id(layer.parent, layer.diff_id))
+    if layer.toc_digest:
+        ids.add(toc_layer_id(layer.parent, layer.toc_digest))
+    return frozenset(ids)
 
 
 def _store_refusals(store: GraphRoot) -> Iterator[Refusal]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from installer_plugin.errors import DataError
+from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import (
     DiffId,
     Layer,
@@ -30,9 +32,13 @@ from installer_plugin.storage.records import (
     layer_chain,
 )
 from installer_plugin.storage.shortnames import candidates, same_short_name
+from installer_plugin.storage.tarsplit import FREE_TEXT, TEXT_PER_BYTE
 
 _FILE_ENTRY = b'"type":1'
 _READ_SIZE = 1 << 20
+MAX_TEXT = 4 << 30
+"""Bytes of any tar-split file's text: that of some millions of files."""
+_TOO_LONG = "is far too long for the layer it describes"
 DAMAGED_HINT = "remove the image with 'podman image rm' and pull it again"
 
 
@@ -157,6 +163,8 @@ class LocalStores:
         stored = tuple(_whole(layer) for layer in chain)
         if stored != diff_ids:
             raise DataError(where, "its layers are not those its config lists", hint=DAMAGED_HINT)
+        for layer in chain:
+            _require_plain(self._holder(layer.id).root, layer)
         _manifests(store.root, image)
         manifest = store.root.big_data(image, MANIFEST_KEY)
         digest = image.digest or digest_of(manifest)
@@ -171,7 +179,7 @@ class LocalStores:
                 Layer(
                     diff_id=_whole(layer),
                     size=layer.diff_size or 0,
-                    entries=self._entries(layer.id),
+                    entries=self._entries(layer),
                 )
                 for layer in chain
             ),
@@ -188,22 +196,41 @@ class LocalStores:
     def _holder(self, layer_id: str) -> _Opened:
         return next(store for store in self._stores if layer_id in store.records.layers)
 
-    def _entries(self, layer_id: str) -> int:
-        graph_root = self._holder(layer_id).root.path
-        try:
-            return count_entries(graph_root / f"overlay-layers/{layer_id}.tar-split.gz")
-        except (OSError, EOFError, zlib.error):
+    def _entries(self, layer: LayerRecord) -> int:
+        store = self._holder(layer.id).root
+        path = f"overlay-layers/{layer.id}.tar-split.gz"
+        if not store.root.has_entry(path):
             return 0  # for estimates only; a layer without tar-split fails verification
+        try:
+            with os.fdopen(store.root.open_file(path), "rb") as file:
+                return count_entries(file, _most_text(layer.diff_size))
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(store.shown(path), f"is damaged: {error}") from error
+        except DataError as error:
+            raise DataError(store.shown(path), error.message) from error
 
 
-def count_entries(tar_split: Path) -> int:
-    """Number of tar entries, counted without parsing; raises what reading gzip raises."""
-    count, rest = 0, b""
-    with gzip.open(tar_split) as stream:
+def _most_text(diff_size: int | None) -> int:
+    """Bytes of tar-split text that a layer of this size can have."""
+    return MAX_TEXT if diff_size is None else min(FREE_TEXT + TEXT_PER_BYTE * diff_size, MAX_TEXT)
+
+
+def count_entries(tar_split: IO[bytes], limit: int) -> int:
+    """Number of tar entries, counted without parsing; raises what reading gzip raises.
+
+    Raises DataError for text of more than *limit* bytes, compressed or not.
+    """
+    count, length, rest = 0, 0, b""
+    if os.fstat(tar_split.fileno()).st_size > limit:
+        raise DataError("tar-split file", _TOO_LONG)
+    with gzip.GzipFile(fileobj=tar_split, mode="rb") as stream:
         while block := stream.read(_READ_SIZE):
             text = rest + block
             count += text.count(_FILE_ENTRY)
             rest = text[1 - len(_FILE_ENTRY) :]
+            length += len(block)
+            if length > limit:
+                raise DataError("tar-split file", _TOO_LONG)
     return count
 
 
@@ -217,8 +244,15 @@ def open_local_stores(
         for path in paths:
             if path.is_dir():
                 root = stack.enter_context(GraphRoot.open(path))
-                opened.append(_Opened(root, root.load()))
+                opened.append(_Opened(root, _records(root)))
         yield LocalStores(opened, registries, Searched(tuple(paths), named))
+
+
+def _records(root: GraphRoot) -> Records:
+    try:
+        return root.load()
+    except DataError as error:
+        raise DamagedStoreError(error.subject, error.message, hint=error.hint) from error
 
 
 def stored_manifests(location: SourceLocation) -> Manifests:
@@ -245,8 +279,30 @@ def _manifests(root: GraphRoot, image: ImageRecord) -> Manifests:
                 f"its bytes have the digest {digest}, not {image.big_data_digests.get(key)}",
                 hint=DAMAGED_HINT,
             )
+        if image.big_data_sizes.get(key, len(content)) != len(content):
+            raise DataError(
+                f"{key} of image {image.id} in {root.path}",
+                f"has {len(content)} bytes, not {image.big_data_sizes[key]}",
+                hint=DAMAGED_HINT,
+            )
         found[digest] = content
     return found
+
+
+def _require_plain(store: GraphRoot, layer: LayerRecord) -> None:
+    """Raise DataError where something else is in the place of a layer's files.
+
+    What is missing is for the guards; a link or a fifo would lead a tool astray, or make it wait.
+    """
+    expected = {
+        f"overlay/{layer.id}": "directory",
+        f"overlay/{layer.id}/diff": "directory",
+        f"overlay-layers/{layer.id}.tar-split.gz": "regular file",
+    }
+    for path, kind in expected.items():
+        if store.root.has_entry(path) and store.root.type_of(path) != kind:
+            message = f"is a {store.root.type_of(path)}, expected a {kind}"
+            raise DataError(store.shown(path), message, hint=DAMAGED_HINT)
 
 
 def _config(root: GraphRoot, image: ImageRecord, where: str) -> bytes:

@@ -28,6 +28,11 @@ MANIFEST_KEY = "manifest"
 """Big-data key of the manifest that is used by default; also the prefix of all other manifests'."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_SURROGATE = re.compile(rb"\\\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""Half a character, which UTF-8 cannot hold, may be there where this matches."""
+BYTES_PER_PIECE = 32
+"""Records of real stores have an object or array in 100 bytes; each takes more memory than text."""
+FREE_PIECES = 1024
 _PLAIN_KEY = re.compile(r"[.0-9a-z]*")
 
 Record = TypeVar("Record")
@@ -212,8 +217,13 @@ def _parse_all(
 
 
 def _entries(content: bytes, where: str) -> Iterator[_Fields]:
+    pieces = content.count(b"{") + content.count(b"[")
+    if pieces > FREE_PIECES + len(content) // BYTES_PER_PIECE:
+        raise DataError(where, f"has {pieces} objects and arrays, far too many for its length")
     try:
-        data: object = json.loads(content or b"[]")
+        data: object = json.loads(content or b"[]", parse_constant=_no_constant)
+        if _SURROGATE.search(content):
+            json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise DataError(where, f"is not JSON: {error}") from error
     if data is None:
@@ -223,7 +233,15 @@ def _entries(content: bytes, where: str) -> Iterator[_Fields]:
     for index, entry in enumerate(data):
         if not isinstance(entry, dict):
             raise DataError(where, f"[{index}] is a {type(entry).__name__}, expected an object")
+        for key in entry:
+            if key != key.casefold():
+                expected = f"expected {key.casefold()!r}: containers-storage takes both for one key"
+                raise DataError(f"{where}[{index}]", f"has the key {key!r:.80}, {expected}")
         yield _Fields(entry, f"{where}[{index}]")
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _layer(fields: _Fields) -> LayerRecord:

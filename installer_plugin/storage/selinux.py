@@ -20,6 +20,8 @@ CONFIGS = ("etc/selinux/config", "usr/etc/selinux/config")
 """In a deployment ``/etc`` is made from ``/usr/etc``; in a container image there is only one of them."""
 SUFFIXES = ("", ".homedirs", ".local", ".subs", ".subs_dist")
 """Files that libselinux reads together (selabel_file(5))."""
+BOOTC_STAMP = "/.bootc_labeled"
+"""Written by bootc after we are done, and labelled by it where it has a policy: not ours to judge."""
 STORE_PATH = "var/lib/containers/storage"
 _CONTEXTS_LIMIT = 64 << 20
 _TYPE = re.compile(r"^\s*SELINUXTYPE\s*=\s*([A-Za-z0-9_.-]+)\s*$", re.MULTILINE)
@@ -108,10 +110,11 @@ def wrong_labels(
     completed = runner.run(Command(argv=argv, purpose=f"read the labels of {graph_root}"))
     output = completed.stdout.decode(errors="surrogateescape") + completed.stderr
     prefix = f"{scratch / 'root' / STORE_PATH}"
-    return tuple(
+    wrong = (
         WrongLabel(found["path"].removeprefix(prefix) or "/", found["seen"], found["expected"])
         for found in _WRONG.finditer(output)
     )
+    return tuple(file for file in wrong if file.path != BOOTC_STAMP)
 
 
 def _contexts(scratch: Path) -> Path:

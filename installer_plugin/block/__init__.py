@@ -1,0 +1,1 @@
+"""Disks, partitions and disk images: found, opened, mounted privately, and closed on every path."""

@@ -1,0 +1,171 @@
+"""Private directories with a journal of what was set up, closed by us or by whoever comes next.
+
+A journal names each step before it is taken, so that a run that finds the directory of a killed one
+takes back exactly what that run did. Who owns a directory holds a ``flock`` on it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from installer_plugin.block.mounts import mounted_at
+from installer_plugin.block.steps import Step, dump_step, parse_steps
+from installer_plugin.errors import (
+    DataError,
+    HostError,
+    InterruptedBySignal,
+    Problem,
+)
+from installer_plugin.process import CommandError, Runner
+
+PREFIX = "target-"
+STEPS = "steps"
+"""Name of the journal in a private directory."""
+OPENING = "opening"
+"""Name of the lock file that lets one run at a time look at and open targets."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+HINT = "end what is using it; the next call of bootc-bound-images will try again to close it"
+
+
+@dataclass(slots=True)
+class Journal:
+    """What one run has set up, in a private directory of its own."""
+
+    directory: Path
+    runner: Runner
+    steps: list[Step] = field(default_factory=list)
+    holds: ExitStack = field(default_factory=ExitStack)
+    """Descriptors that must be closed before the steps are taken back."""
+
+    def plan(self, step: Step) -> None:
+        """Write down a step that is about to be taken; raises OSError."""
+        with (self.directory / STEPS).open("a") as file:
+            file.write(dump_step(step))
+        self.steps.append(step)
+
+    def close(self) -> tuple[Problem, ...]:
+        """Take back everything, last step first, and remove the directory; returns what failed.
+
+        A step that cannot be taken back does not keep others from it, and stays written down.
+        """
+        try:
+            return self._closed()
+        except InterruptedBySignal:
+            self._closed()  # signals come once only (cli.output)
+            raise
+
+    def _closed(self) -> tuple[Problem, ...]:
+        self.holds.close()
+        problems = tuple(
+            problem for step in reversed(self.steps) if (problem := _undone(step, self.runner))
+        )
+        if not problems:
+            self._remove()
+        return problems
+
+    def _remove(self) -> None:
+        # Whatever the journal says: nothing is deleted through a mount.
+        if not any(mounted_at(path) for path in self.directory.glob("*")):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.directory)
+
+
+def _undone(step: Step, runner: Runner) -> Problem | None:
+    try:
+        step.undo(runner)
+    except CommandError as error:
+        return error.problem(_subject(step), hint=HINT)
+    except DataError as error:
+        return error.problem(hint=HINT)
+    except OSError as error:
+        message = f"cannot be closed: {error.strerror}"
+        return Problem(subject=_subject(step), message=message, hint=HINT)
+    return None
+
+
+def _subject(step: Step) -> str:
+    for name in ("point", "device", "path", "name"):
+        if name in step.__slots__:
+            return str(getattr(step, name))
+    raise RuntimeError(step)
+
+
+@contextmanager
+def opening(state: Path) -> Iterator[None]:
+    """One run at a time: what is free when it is looked at is still free when it is opened.
+
+    Raises HostError when *state* cannot be made or belongs to somebody else.
+    """
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = state.lstat()
+        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+            raise HostError(
+                Problem(
+                    subject=str(state),
+                    message="is not a directory that only we can write, expected one",
+                    hint=f"remove {state}",
+                )
+            )
+        fd = os.open(state / OPENING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        message = f"cannot be made: {error.strerror}"
+        hint = "run as root, with a writable /run"
+        raise HostError(Problem(subject=str(state), message=message, hint=hint)) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def close_stale(state: Path, runner: Runner) -> tuple[Problem, ...]:
+    """Close what runs that are gone have left; call inside :func:`opening`."""
+    problems: list[Problem] = []
+    for directory in sorted(state.glob(f"{PREFIX}*")):
+        with suppress(FileNotFoundError, NotADirectoryError), _claimed(directory) as ours:
+            if ours:
+                problems += _close_recorded(directory, runner)
+    return tuple(problems)
+
+
+def _close_recorded(directory: Path, runner: Runner) -> tuple[Problem, ...]:
+    try:
+        text = (directory / STEPS).read_text()
+    except FileNotFoundError:
+        text = ""
+    try:
+        steps = parse_steps(text, str(directory / STEPS))
+    except DataError as error:
+        return (error.problem(hint=f"close by hand what it names, then remove {directory}"),)
+    return Journal(directory, runner, list(steps)).close()
+
+
+@contextmanager
+def _claimed(directory: Path) -> Iterator[bool]:
+    """Whether nobody else holds *directory*; it is ours then until the context is left."""
+    fd = os.open(directory, _DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def private_directory(state: Path) -> Iterator[Path]:
+    """A fresh directory, held by us; call inside :func:`opening`. The journal removes it."""
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state))
+    with _claimed(directory):
+        yield directory

@@ -1,0 +1,97 @@
+"""The command ``install``: own options, then bootc's command line, untouched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack, cast
+
+import click
+
+from installer_plugin.cli import options as opt
+from installer_plugin.cli.options import Given, options, request_of
+from installer_plugin.cli.output import open_output, run_to_exit
+from installer_plugin.hooks.running import TIMEOUT_SECONDS
+from installer_plugin.hosts import bootc
+from installer_plugin.hosts.bootc_args import parse_bootc_install
+from installer_plugin.hosts.phases import HookOptions
+from installer_plugin.hosts.way import When
+from installer_plugin.stages import report
+
+
+class InstallGiven(Given):
+    """The options of ``install``, as click passes them."""
+
+    source_root: str | None
+    when: str
+    on_failure: str
+    unsafe_skip_verify: bool
+    hook_timeout: float
+
+
+OWN = frozenset(InstallGiven.__annotations__) - frozenset(Given.__annotations__)
+PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command(context_settings=PASS_ON)
+@click.option(
+    "--source-root", metavar="DIR",
+    help="Read the bound images of this root.  [default: the image of --source-imgref, else /]",
+)  # fmt: skip
+@click.option(
+    "--when", type=click.Choice([when.value for when in When]), default=When.AUTO.value,
+    show_default=True, help="Copy in the place of bootc's own copying, or after bootc is done.",
+)  # fmt: skip
+@click.option(
+    "--on-failure", type=click.Choice(["set-aside", "keep"]), default="set-aside", show_default=True,
+    help="Whether a target without its images is kept from booting.",
+)  # fmt: skip
+@click.option(
+    "--unsafe-skip-verify", is_flag=True, help="Allow a hook to stand in for 50-verify, or mask it."
+)
+@click.option(
+    "--hook-timeout", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_SECONDS,
+    show_default=True, metavar="SECONDS", help="How long each hook may take.",
+)  # fmt: skip
+@options(opt.store, opt.lock, opt.engine, opt.scratch, opt.jobs, opt.receipt, opt.dry_run)
+@click.argument(
+    "words", nargs=-1, type=click.UNPROCESSED, metavar="to-disk|to-filesystem|... ARGS..."
+)
+def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
+    """The same `bootc install` command line, with the bound images guaranteed.
+
+    Options of ours come first; from the verb on, everything goes to bootc as it is:
+
+        bootc-bound-images install --lock images.lock to-disk --filesystem xfs /dev/vda
+    """
+    output = open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
+
+    def body() -> None:
+        line = parse_bootc_install(words)
+        source = given["source_root"] or line.source_imgref or "/"
+        request = request_of(
+            source, **cast("Given", {k: v for k, v in given.items() if k not in OWN})
+        )
+        asked = bootc.InstallRequest(
+            bootc=line,
+            request=replace(request, receipts=tuple(map(Path.absolute, request.receipts))),
+            when=When(given["when"]),
+            keep=given["on_failure"] == "keep",
+            hooks=HookOptions(
+                unsafe_skip_verify=given["unsafe_skip_verify"], timeout=given["hook_timeout"]
+            ),
+        )
+        done = bootc.install(asked, output.context)
+        document = report.document(
+            "install",
+            request.source,
+            target=str(line.target),
+            when=str(done.way.when),
+            reason=done.way.reason,
+            plan=list(done.plan),
+            images=[report.verified_json(image) for image in done.images],
+        )
+        text = "\n".join(done.plan) or report.verified_text(done.images, str(line.target))
+        output.result(text, document)
+
+    run_to_exit(output, body)

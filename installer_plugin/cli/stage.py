@@ -1,0 +1,94 @@
+"""The command ``stage``: one of our stages, for runners of hooks that are not ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+import click
+from click.core import ParameterSource
+
+from installer_plugin.cli import options as opt
+from installer_plugin.cli.options import PLACE, Given, options, request_of
+from installer_plugin.cli.output import open_output, run_to_exit
+from installer_plugin.errors import ConfigError, Problem
+from installer_plugin.request import Request
+from installer_plugin.staged.directory import Stage, StateDirectory
+from installer_plugin.staged.paths import with_absolute_paths
+from installer_plugin.staged.running import run_stage
+
+ANYWHERE = frozenset(("name", "state", "target", "format", "progress_fd", "quiet"))
+"""Options that every stage takes; the others are remembered from stage discover."""
+
+
+@click.command()
+@click.argument("name", type=click.Choice([stage.value for stage in Stage]), metavar="NAME")
+@click.option(
+    "--state", type=PLACE, required=True, metavar="DIR", envvar="BOUND_IMAGES_STATE",
+    help="Keep here what the stages know; made if it is not there.  [env: BOUND_IMAGES_STATE]",
+)  # fmt: skip
+@click.option(
+    "--source", metavar="ROOT", envvar="BOUND_IMAGES_SOURCE",
+    help="Stage discover: what is installed.  [env: BOUND_IMAGES_SOURCE]",
+)  # fmt: skip
+@click.option(
+    "--target", type=PLACE, metavar="DIR", envvar="BOUND_IMAGES_TARGET",
+    help="Where the target is mounted, by the time it is.  [env: BOUND_IMAGES_TARGET]",
+)  # fmt: skip
+@options(
+    opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, opt.jobs, opt.receipt, opt.dry_run
+)
+def stage(name: str, state: Path, source: str | None, **given: Unpack[Given]) -> None:
+    """Run one stage of an installation: discover, resolve, preflight, copy, label, verify, record.
+
+    They go in this order, each in a call of its own. Stage discover takes the options of 'copy';
+    those after it find them in the state directory.
+    """
+    output = open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
+    asked = _asked_here()
+
+    def body() -> None:
+        directory = StateDirectory.open(state)
+        wanted = Stage(name)
+        kept = directory.read_request()
+        if wanted is Stage.DISCOVER and (asked or kept is None):
+            if source is None:
+                raise _usage("--source", "says what is installed; stage discover needs it")
+            directory.forget(Stage.DISCOVER)
+            directory.write_request(with_absolute_paths(request_of(source, **given)))
+        elif wanted is not Stage.DISCOVER and asked:
+            raise _usage(", ".join(asked), "belongs to stage discover, where it was not given")
+        elif kept:
+            _keep_target(directory, kept, given["target"])
+        done = run_stage(wanted, directory, output.context)
+        output.result(done.text, done.document)
+
+    run_to_exit(output, body)
+
+
+def _asked_here() -> tuple[str, ...]:
+    """Options of this command line that are not for every stage; the environment is for all calls."""
+    context = click.get_current_context()
+    return tuple(
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in ANYWHERE
+        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
+
+
+def _keep_target(directory: StateDirectory, request: Request, target: Path | None) -> None:
+    """Remember the target when it is named first; another one than before is an error."""
+    if target is None:
+        return
+    target = target.absolute()
+    if request.target is None:
+        directory.write_request(replace(request, target=target))
+    elif request.target != target:
+        raise _usage("--target", f"is {target}, and was {request.target} before")
+
+
+def _usage(option: str, message: str) -> ConfigError:
+    hint = "see 'bootc-bound-images stage --help'"
+    return ConfigError(Problem(subject=option, message=message, hint=hint))

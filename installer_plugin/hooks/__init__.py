@@ -1,0 +1,1 @@
+"""Hooks: programs of the administrator and the vendor that run between our own stages."""

@@ -1,0 +1,91 @@
+"""An installation's phases: our stages with the hooks around them, on one state directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from installer_plugin.hooks.directories import hook_directories
+from installer_plugin.hooks.phases import Phase
+from installer_plugin.hooks.plan import PhasePlan, plans, require_allowed
+from installer_plugin.hooks.running import (
+    TIMEOUT_SECONDS,
+    Facts,
+    Surroundings,
+    cleaned_up,
+    run_phase,
+)
+from installer_plugin.pipeline import require_target
+from installer_plugin.request import Context, Request
+from installer_plugin.staged.directory import StateDirectory
+from installer_plugin.staged.running import hook_state, note_overridden, stage_calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookOptions:
+    """How hooks are found and run."""
+
+    root: Path = Path("/")
+    """Where the hook directories are looked for."""
+    unsafe_skip_verify: bool = False
+    timeout: float = TIMEOUT_SECONDS
+
+
+class Phases:
+    """The phases of one installation."""
+
+    def __init__(self, state: StateDirectory, options: HookOptions, context: Context) -> None:
+        """Read the hooks of all phases; raises HostError when one of them may not be used."""
+        self._state = state
+        self._context = context
+        self._options = options
+        self.plans: Mapping[Phase, PhasePlan] = plans(
+            hook_directories(options.root), unsafe_skip_verify=options.unsafe_skip_verify
+        )
+        require_allowed(*self.plans.values())
+        note_overridden(state, tuple(self.plans.values()))
+
+    def run(self, phase: Phase) -> None:
+        """Run *phase*; raises what its stages raise, and HostError for a hook."""
+        calls = stage_calls(self._state, self._context)
+        run_phase(self.plans[phase], calls, self._surroundings())
+
+    @contextmanager
+    def cleaned_up(self) -> Iterator[None]:
+        """Run the cleanup hooks when the context is left, whatever has happened in it."""
+        with cleaned_up(self.plans[Phase.CLEANUP], self._surroundings()):
+            yield
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            runner=self._context.runner,
+            events=self._context.events,
+            facts=self._facts,
+            state=lambda: hook_state(self._state),
+            env=self._context.env,
+            timeout=self._options.timeout,
+        )
+
+    def _facts(self) -> Facts:
+        request = self._state.read_request()
+        if request is None:
+            return Facts(state_dir=self._state.path)
+        if request.target is None:
+            return Facts(state_dir=self._state.path, source=request.source)
+        store = require_target(request)
+        return Facts(
+            state_dir=self._state.path,
+            source=request.source,
+            target=store.physical_root,
+            store=store.graph_root,
+            backend=store.backend,
+        )
+
+
+def retarget(state: StateDirectory, request: Request, target: Path) -> Request:
+    """The same request on a target that is known by now, kept for the stages to come."""
+    found = replace(request, target=target)
+    state.write_request(found)
+    return found

@@ -1,0 +1,205 @@
+"""The ``podman`` that bootc finds during an installation of ours: takes one call, passes on the rest.
+
+bootc has no hook point. It copies each bound image by ``podman image push`` into its store, and finds
+podman by name through PATH (bootc ``crates/lib/src/podstorage.rs``, pull_from_host_storage). This
+program stands first in PATH for that one run; with the last image it runs the rest of the
+installation's phases, which copy all of them, while bootc still holds the target mounted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from installer_plugin.errors import BoundImagesError, HostError, InterruptedBySignal, Problem
+from installer_plugin.hooks.phases import Phase
+from installer_plugin.hosts.boot_entries import held_back
+from installer_plugin.hosts.mountinfo import locate_store, parse_mountinfo
+from installer_plugin.hosts.phases import HookOptions, Phases, retarget
+from installer_plugin.hosts.relay import written_to
+from installer_plugin.process import Runner
+from installer_plugin.request import Context
+from installer_plugin.staged.directory import StateDirectory
+from installer_plugin.stages.report import problem_json
+from installer_plugin.storage.naming import replace_file
+
+ALIAS = "/run/bootc/storage"
+"""Where bootc bind-mounts the target store for podman."""
+DESTINATION = f"containers-storage:[overlay@{ALIAS}+/proc/self/fd/3]"
+PUSH = ("image", "push", "--remove-signatures")
+SESSION, OUTCOME, SEEN, EVENTS = "shim.json", "outcome.json", "seen.json", "events"
+MAX_ANCESTORS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What the installation tells its shim."""
+
+    folder: Path
+    """Private directory of the installation."""
+    owner: int
+    """Process ID of the installation; the shim serves nobody else."""
+    expected: tuple[str, ...]
+    """Images that bootc will push, by the names it uses."""
+    keep: bool
+    """Whether a target that failed may boot all the same."""
+    hooks: HookOptions
+
+    def save(self) -> None:
+        """Write it where the shim finds it."""
+        data = {
+            "owner": self.owner,
+            "expected": list(self.expected),
+            "keep": self.keep,
+            "hooks_root": str(self.hooks.root),
+            "unsafe_skip_verify": self.hooks.unsafe_skip_verify,
+            "hook_timeout": self.hooks.timeout,
+        }
+        replace_file(self.folder / SESSION, json.dumps(data).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Session:
+        """Read what :meth:`save` wrote."""
+        data = json.loads((folder / SESSION).read_bytes())
+        return cls(
+            folder=folder,
+            owner=data["owner"],
+            expected=tuple(data["expected"]),
+            keep=data["keep"],
+            hooks=HookOptions(
+                root=Path(data["hooks_root"]),
+                unsafe_skip_verify=data["unsafe_skip_verify"],
+                timeout=data["hook_timeout"],
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the images."""
+
+    exit_code: int
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> Outcome | None:
+        """What the shim left in *folder*; None when it did not come to an end."""
+        file = folder / OUTCOME
+        if not file.exists():
+            return None
+        data = json.loads(file.read_bytes())
+        return cls(data["exit_code"], tuple(Problem(**each) for each in data["problems"]))
+
+    def save(self, folder: Path) -> None:
+        """Leave it for the installation."""
+        data = {
+            "exit_code": self.exit_code,
+            "problems": [problem_json(problem) for problem in self.problems],
+        }
+        replace_file(folder / OUTCOME, json.dumps(data).encode())
+
+
+def pushed_image(words: Sequence[str]) -> str | None:
+    """The image of bootc's own copy call; None for any other call."""
+    if tuple(words[: len(PUSH)]) != PUSH or len(words) != len(PUSH) + 2:
+        return None
+    image, destination = words[-2:]
+    return image if destination == DESTINATION + image else None
+
+
+def shim_script(python: str, folder: Path) -> str:
+    """The program that PATH leads to."""
+    return f'#!/bin/sh\nexec {python} -m installer_plugin.hosts.shim {folder} "$@"\n'
+
+
+def main(argv: Sequence[str]) -> NoReturn:
+    """Serve one call: ``FOLDER WORDS...``."""
+    folder, *words = argv
+    session = Session.load(Path(folder))
+    image = pushed_image(words)
+    if image is None or image not in session.expected or not _is_ancestor(session.owner):
+        _real_podman(Path(folder), words)
+    sys.exit(_take_over(session, image))
+
+
+def _real_podman(folder: Path, words: Sequence[str]) -> NoReturn:
+    places = [
+        place for place in os.environ.get("PATH", "").split(":") if place != str(folder / "bin")
+    ]
+    os.environ["PATH"] = ":".join(places)
+    try:
+        os.execvp("podman", ["podman", *words])  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        sys.exit(f"podman: {error.strerror}")
+
+
+def _take_over(session: Session, image: str) -> int:
+    if Outcome.load(session.folder):
+        return 0  # a second link to an image that is done
+    seen = _seen(session.folder) | {image}
+    replace_file(session.folder / SEEN, json.dumps(sorted(seen)).encode())
+    if seen != set(session.expected):
+        return 0  # the last call copies all of them, with the layers they share
+    outcome = _install(session)
+    outcome.save(session.folder)
+    for problem in outcome.problems:
+        sys.stderr.write(f"{problem}\n")
+    return outcome.exit_code
+
+
+def _install(session: Session) -> Outcome:
+    """The phases after bootc's own work; every failure becomes an outcome, for bootc sees only 0 or 1."""
+    try:
+        with written_to(session.folder / EVENTS) as events:
+            _run_phases(session, Context(Runner(), events, os.environ))
+    except BoundImagesError as error:
+        return Outcome(error.exit_code, error.problems)
+    except InterruptedBySignal as error:
+        problem = Problem(subject="installation", message=f"interrupted by {error.signal_name}")
+        return Outcome(error.exit_code, (problem,))
+    return Outcome(0, ())
+
+
+def _run_phases(session: Session, context: Context) -> None:
+    state = StateDirectory.open(session.folder / "state")
+    request = state.read_request()
+    store = locate_store(parse_mountinfo(Path("/proc/self/mountinfo").read_text()), ALIAS)
+    if request is None or store is None:
+        raise HostError.of(
+            ALIAS,
+            "no target store is mounted there, expected bootc to have done that",
+            hint="use --when=after",
+        )
+    retarget(state, request, store.physical_root)
+    phases = Phases(state, session.hooks, context)
+    with held_back(store.physical_root, keep=session.keep):
+        phases.run(Phase.POST_INSTALL)
+        phases.run(Phase.VERIFY)
+
+
+def _seen(folder: Path) -> set[str]:
+    file = folder / SEEN
+    return set(json.loads(file.read_bytes())) if file.exists() else set()
+
+
+def _is_ancestor(pid: int) -> bool:
+    """Whether the installation, still alive, has started us, at however many removes."""
+    here = os.getppid()
+    for _ in range(MAX_ANCESTORS):
+        if here == pid:
+            return True
+        try:
+            status = Path(f"/proc/{here}/stat").read_text()
+        except OSError:
+            return False
+        here = int(status.rpartition(")")[2].split()[1])
+    return False
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

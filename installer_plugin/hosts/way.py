@@ -1,0 +1,89 @@
+"""How our stages come into a bootc installation: while bootc copies, or after it (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from installer_plugin.errors import ConfigError, Problem
+from installer_plugin.hosts.bootc_args import BootcInstall
+from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
+
+
+class When(StrEnum):
+    """``--when``."""
+
+    AUTO = "auto"
+    DURING = "during"
+    """In the place of bootc's own copying, while bootc holds the target mounted."""
+    AFTER = "after"
+    """bootc is told to skip bound images; the target is kept or opened again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What was chosen, and why."""
+
+    when: When
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What decides."""
+
+    install: BootcInstall
+    source: str
+    """The source root or image that our stages read."""
+    bound: Sequence[BoundImage]
+    resolved: Sequence[ResolvedImage]
+    default_stores: frozenset[Path]
+    """Where podman, as bootc calls it, finds images."""
+    composefs_image: bool
+    """Whether the image brings a UKI, which makes bootc choose its composefs backend."""
+
+
+def choose_way(asked: When, situation: Situation) -> Way:
+    """The way to take; raises ConfigError when *during* is asked for and cannot be."""
+    obstacle = next(iter(_obstacles(situation)), None)
+    if asked is When.AFTER:
+        return Way(When.AFTER, "as asked")
+    if obstacle is None:
+        return Way(When.DURING, "bootc reads the right root and finds every image by itself")
+    if asked is When.DURING:
+        raise ConfigError(
+            Problem(
+                subject="--when=during",
+                message=f"cannot be: {obstacle}",
+                hint="leave it out, or use --when=after",
+            )
+        )
+    return Way(When.AFTER, obstacle)
+
+
+def _obstacles(situation: Situation) -> list[str]:
+    """Why bootc would not come to copying exactly our images."""
+    obstacles = []
+    install = situation.install
+    if install.composefs or situation.composefs_image:
+        obstacles.append("bootc's composefs backend copies no bound images")
+    if install.source_imgref is not None:
+        obstacles.append(
+            "with --source-imgref bootc reads the bound images of /, not of that image"
+        )
+    elif situation.source != "/":
+        obstacles.append(f"bootc reads the bound images of /, not of {situation.source}")
+    obstacles += [
+        f"bootc reads {image.location} as {image.bootc_name or 'an error'}"
+        for image in situation.bound
+        if image.bootc_name != image.reference
+    ]
+    for resolved in situation.resolved:
+        place = resolved.source
+        if place.kind is not SourceKind.CONTAINERS_STORAGE or Path(place.store) not in (
+            situation.default_stores
+        ):
+            obstacles.append(f"{resolved.bound.reference} is in {place}, where bootc does not look")
+    return obstacles

@@ -1,0 +1,53 @@
+"""Which calls of podman the shim takes, and how it and the installation understand each other."""
+
+from pathlib import Path
+
+import pytest
+
+from installer_plugin.errors import Problem
+from installer_plugin.hosts.phases import HookOptions
+from installer_plugin.hosts.shim import DESTINATION, Outcome, Session, pushed_image
+
+IMAGE = "quay.io/x/a:1"
+PUSH = ["image", "push", "--remove-signatures", IMAGE, DESTINATION + IMAGE]
+
+
+def test_the_copy_call_of_bootc_is_taken() -> None:
+    assert pushed_image(PUSH) == IMAGE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["images"],
+        ["image", "push", IMAGE],
+        [*PUSH, "--more"],
+        [*PUSH[:-1], DESTINATION + "quay.io/x/b:1"],
+        [*PUSH[:-1], f"containers-storage:[overlay@/other+/run]{IMAGE}"],
+        ["--root", "/run/bootc/storage", "--runroot", "/proc/self/fd/3", "images"],
+        ["image", "push", IMAGE, "docker://registry/x"],
+    ],
+    ids=["nothing", "list", "short", "longer", "other name", "other store", "init", "registry"],
+)
+def test_every_other_call_is_the_real_podmans(words: list[str]) -> None:
+    assert pushed_image(words) is None
+
+
+def test_a_session_is_read_as_it_was_written(tmp_path: Path) -> None:
+    session = Session(
+        folder=tmp_path,
+        owner=17,
+        expected=(IMAGE,),
+        keep=True,
+        hooks=HookOptions(root=Path("/x"), unsafe_skip_verify=True, timeout=3.0),
+    )
+    session.save()
+    assert Session.load(tmp_path) == session
+
+
+def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert Outcome.load(tmp_path) is None
+    outcome = Outcome(6, (Problem(subject="a", message="b", where="c", hint="d"),))
+    outcome.save(tmp_path)
+    assert Outcome.load(tmp_path) == outcome

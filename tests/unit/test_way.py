@@ -1,0 +1,80 @@
+"""Which way our stages come into a bootc installation."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from installer_plugin.errors import ConfigError
+from installer_plugin.hosts.bootc_args import parse_bootc_install
+from installer_plugin.hosts.way import Situation, When, choose_way
+from installer_plugin.model import (
+    BoundImage,
+    ImageId,
+    Location,
+    ManifestDigest,
+    ResolvedImage,
+    SourceKind,
+    SourceLocation,
+    UnitKind,
+)
+
+STORE = Path("/var/lib/containers/storage")
+BOUND = BoundImage(
+    kind=UnitKind.IMAGE,
+    location=Location(link="usr/lib/bootc/bound-images.d/a.image", unit="a.image", line=2),
+    reference="quay.io/x/a:1",
+    names=("quay.io/x/a:1",),
+    bootc_name="quay.io/x/a:1",
+)
+RESOLVED = ResolvedImage(
+    bound=BOUND,
+    names=BOUND.names,
+    source=SourceLocation(kind=SourceKind.CONTAINERS_STORAGE, store=str(STORE), item="0" * 64),
+    image_id=ImageId("0" * 64),
+    digest=ManifestDigest("sha256:" + "0" * 64),
+    manifest_digests=(),
+    layers=(),
+)
+USUAL = Situation(
+    install=parse_bootc_install(["to-disk", "/dev/vda"]),
+    source="/",
+    bound=[BOUND],
+    resolved=[RESOLVED],
+    default_stores=frozenset({STORE}),
+    composefs_image=False,
+)
+OBSTACLES = [
+    ("--source-imgref", replace(
+        USUAL, install=parse_bootc_install(["to-disk", "--source-imgref=oci:/x", "/dev/vda"]))),
+    ("composefs", replace(
+        USUAL, install=parse_bootc_install(["to-disk", "--composefs-backend", "/dev/vda"]))),
+    ("composefs", replace(USUAL, composefs_image=True)),
+    ("not of /srv/root", replace(USUAL, source="/srv/root")),
+    ("an error", replace(USUAL, bound=[replace(BOUND, bootc_name=None)])),
+    ("as foo.image", replace(USUAL, bound=[replace(BOUND, bootc_name="foo.image")])),
+    ("does not look", replace(USUAL, default_stores=frozenset())),
+    ("does not look", replace(USUAL, resolved=[replace(
+        RESOLVED, source=SourceLocation(kind=SourceKind.OCI, store="/x", item="1"))])),
+]  # fmt: skip
+
+
+def test_during_is_taken_where_bootc_comes_to_copying_exactly_our_images() -> None:
+    assert choose_way(When.AUTO, USUAL).when is When.DURING
+
+
+@pytest.mark.parametrize(("reason", "situation"), OBSTACLES)
+def test_after_is_taken_where_bootc_would_not(reason: str, situation: Situation) -> None:
+    way = choose_way(When.AUTO, situation)
+    assert way.when is When.AFTER
+    assert reason in way.reason
+
+
+@pytest.mark.parametrize(("reason", "situation"), OBSTACLES)
+def test_during_is_refused_where_it_cannot_be(reason: str, situation: Situation) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        choose_way(When.DURING, situation)
+
+
+def test_after_is_always_possible() -> None:
+    assert choose_way(When.AFTER, USUAL).when is When.AFTER
