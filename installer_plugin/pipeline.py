@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from installer_plugin import __version__
+from installer_plugin.block.base import OpenedTarget, OpenOptions
+from installer_plugin.block.opened import make_writable
 from installer_plugin.deployments import (
     deployment_paths,
     expected_of_bound,
@@ -42,6 +44,7 @@ from installer_plugin.request import (
     Context,
     Request,
     configured,
+    on_target,
     open_root,
     opened,
     read_named,
@@ -59,6 +62,7 @@ from installer_plugin.stages.preflight import (
 )
 from installer_plugin.stages.record import creation_time, pair, record
 from installer_plugin.stages.resolve import resolve
+from installer_plugin.stages.retract import retracted_if_refuted
 from installer_plugin.stages.verify import VerifyOptions, verify
 from installer_plugin.storage.engines import (
     EngineChoice,
@@ -73,6 +77,9 @@ from installer_plugin.storage.policy import load_policy
 from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.sources import Sources
 from installer_plugin.storage.target import TargetStore, find_target_store
+
+AS_IT_IS = OpenOptions()
+"""How a target is opened that needs no key and no choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +108,10 @@ class Locked:
 class Outcome:
     """A target that holds every bound image, proven."""
 
-    target: TargetStore
+    target: str
+    """The physical root: a directory, or a disk as the user named it."""
+    store: str
+    """Where in it the images are."""
     images: Sequence[tuple[CopiedImage, VerifiedImage]] = ()
     planned: tuple[ResolvedImage, ...] = ()
     """What a dry run would have copied."""
@@ -117,10 +127,14 @@ def list_bound(request: Request, context: Context) -> Discovered:
     return discovered
 
 
-def check(request: Request, context: Context) -> Checked:
+def check(request: Request, context: Context, opening: OpenOptions = AS_IT_IS) -> Checked:
     """Find out everything that can be known before a target is touched."""
-    with opened(request, context) as (root, sources):
-        return check_opened(request, context, root, sources)
+    closed = replace(opening, read_only=True)
+    with (
+        on_target(request, context, closed) as (inner, disk),
+        opened(inner, context) as (root, sources),
+    ):
+        return check_opened(inner, context, root, sources, disk)
 
 
 def write_lock(request: Request, context: Context, file: Path | None) -> Locked:
@@ -138,17 +152,32 @@ def write_lock(request: Request, context: Context, file: Path | None) -> Locked:
     return Locked(text, len(images))
 
 
-def copy_images(request: Request, context: Context) -> Outcome:
-    """Check, copy, verify and record: the whole line, into a target that is mounted."""
+def copy_images(request: Request, context: Context, opening: OpenOptions = AS_IT_IS) -> Outcome:
+    """Check, copy, verify and record: the whole line, into a directory, a disk or a disk image.
+
+    A disk is closed again, and everything on it, when this returns.
+    """
+    closed = replace(opening, read_only=request.dry_run)
+    with on_target(request, context, closed) as (inner, disk):
+        outcome = _copy_images(inner, context, disk)
+    shown = disk.shown if disk else str
+    return replace(outcome, target=shown(outcome.target), store=shown(outcome.store))
+
+
+def _copy_images(request: Request, context: Context, disk: OpenedTarget | None) -> Outcome:
     target = require_target(request)
+    outcome = Outcome(target=str(target.physical_root), store=str(target.graph_root))
     with opened(request, context) as (root, sources):
-        checked = check_opened(request, context, root, sources)
+        checked = check_opened(request, context, root, sources, disk)
         if request.dry_run or not checked.images:
-            return Outcome(target=target, planned=checked.images, findings=checked.findings)
+            return replace(outcome, planned=checked.images, findings=checked.findings)
+        if disk:
+            make_writable(disk, context.runner)
         copied = copy_checked(checked, target, (request, context))
         policy = checked.policy
         label(target.graph_root, policy, context.events, context.runner)
-    verified = prove(target, expected_of_resolved(checked.images), policy, (request, context))
+    with retracted_if_refuted(checked.images, target, context.events):
+        verified = prove(target, expected_of_resolved(checked.images), policy, (request, context))
     pairs = pair(copied, verified)
     receipt = Receipt(
         source=request.source,
@@ -157,15 +186,25 @@ def copy_images(request: Request, context: Context) -> Outcome:
         images=pairs,
     )
     record(receipt, (target.receipt, *request.receipts))
-    return Outcome(target=target, images=pairs, findings=checked.findings)
+    return replace(outcome, images=pairs, findings=checked.findings)
 
 
-def verify_target(request: Request, context: Context) -> tuple[VerifiedImage, ...]:
+def verify_target(
+    request: Request, context: Context, opening: OpenOptions = AS_IT_IS
+) -> tuple[VerifiedImage, ...]:
     """Read a finished target afresh; empty when its deployments declare no bound images at all.
 
     What to expect comes from its deployments, its receipt, a lock file and ``--source``, whichever
-    there are. Without any of them there is nothing to prove, which is an error of the caller.
+    there are. Without any of them there is nothing to prove, which is an error of the caller. Nothing
+    is written, not even by the journal of a disk's file system.
     """
+    with on_target(request, context, replace(opening, read_only=True)) as (inner, disk):
+        verified = _verify_target(inner, context)
+    shown = disk.shown if disk else str
+    return tuple(replace(image, where=shown(image.where)) for image in verified)
+
+
+def _verify_target(request: Request, context: Context) -> tuple[VerifiedImage, ...]:
     target = require_target(request)
     with configured():
         expected = merged(tuple(_demands(target, request, context)))
@@ -188,8 +227,17 @@ def copy_checked(
     return copy(target, options, context.events, context.runner)
 
 
-def check_opened(request: Request, context: Context, root: Rootfs, sources: Sources) -> Checked:
-    """Discover, resolve and preflight; raises every problem of all three at once."""
+def check_opened(
+    request: Request,
+    context: Context,
+    root: Rootfs,
+    sources: Sources,
+    disk: OpenedTarget | None = None,
+) -> Checked:
+    """Discover, resolve and preflight; raises every problem of all three at once.
+
+    *disk* is how the target was opened, when it was.
+    """
     context.events.step("discover", f"reading {LINKS} of {root.label}")
     discovered = discover(root)
     _require_declared(request, discovered)
@@ -206,6 +254,7 @@ def check_opened(request: Request, context: Context, root: Rootfs, sources: Sour
         selected=selected,
         direct_only=request.engine is EngineChoice.DIRECT,
         target=target,
+        closed_for_now=disk is not None and disk.read_only,
         scratch=_scratch_places(request, context, target) if target else (),
         lock=_lock(request),
     )

@@ -7,23 +7,31 @@ from pathlib import Path
 
 from installer_plugin.model import SourceKind
 from installer_plugin.request import IMAGE_PREFIX, Request, configured
+from installer_plugin.storage.fetched import TRANSPORTS
 from installer_plugin.storage.sources import parse_source_spec
 
 
 def with_absolute_paths(request: Request) -> Request:
     """*request* without paths that depend on the working directory; raises ConfigError."""
-    is_image = request.source.startswith(IMAGE_PREFIX)
     with configured():
         stores = tuple(map(_absolute_store, request.stores))
     return replace(
         request,
-        source=request.source if is_image else str(Path(request.source).absolute()),
+        source=_absolute_source(request.source),
         stores=stores,
         target=_absolute(request.target),
         lock=_absolute(request.lock),
         scratch=_absolute(request.scratch),
         receipts=tuple(path.absolute() for path in request.receipts),
     )
+
+
+def _absolute_source(source: str) -> str:
+    """A root or an image; what follows the path in an image's name stays where it is."""
+    if source.startswith((IMAGE_PREFIX, "docker://")):
+        return source
+    transport = next((each for each in TRANSPORTS if source.startswith(each)), "")
+    return f"{transport}{Path(source.removeprefix(transport)).absolute()}"
 
 
 def _absolute(path: Path | None) -> Path | None:

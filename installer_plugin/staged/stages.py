@@ -35,6 +35,7 @@ from installer_plugin.stages.discover import discover, require_sound
 from installer_plugin.stages.label import label
 from installer_plugin.stages.record import creation_time, pair, write_receipt
 from installer_plugin.stages.resolve import resolve
+from installer_plugin.stages.retract import retracted_if_refuted
 from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, RECORDS_LIMIT, GraphRoot
 from installer_plugin.storage.target import TargetStore
 
@@ -113,7 +114,8 @@ def _verify(job: Job) -> Staged:
     demands = (*expected_of_bound(bound, ""), *expected_of_resolved([i.resolved for i in copied]))
     if not demands:
         return Staged(report.NOTHING, document_of(job, Stage.VERIFY, []))
-    verified = prove(target, merged(demands), policy, job.asked)
+    with retracted_if_refuted([each.resolved for each in copied], target, job.context.events):
+        verified = prove(target, merged(demands), policy, job.asked)
     receipt = Receipt(
         source=job.request.source,
         created=creation_time(job.context.env),

@@ -1,16 +1,21 @@
-"""Takes away what writers that were killed have left in a target store, as its own code would."""
+"""Takes away from a target store what is not to stay: what killed writers left, and refuted images.
+
+It is done as the store's own code would do it (containers/storage layers.go, deleteInternal).
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
+from installer_plugin.errors import DataError
 from installer_plugin.storage import locks
 from installer_plugin.storage.consistency import LINK_ID, SMALL_FILE
-from installer_plugin.storage.graphroot import LAYERS_JSON, GraphRoot
+from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, GraphRoot
 from installer_plugin.storage.naming import replace_file
-from installer_plugin.storage.records import dump_records
+from installer_plugin.storage.records import Records, dump_records
 
 _LAYER_ID = re.compile(r"[0-9a-f]{64}")
 _HALF_WRITTEN = ("overlay-layers/.*.tmp", "overlay-images/.*.tmp", "overlay-images/*/.*.tmp")
@@ -40,6 +45,53 @@ def remove_unfinished(graph_root: Path) -> None:
         kept = [layer.raw for id_, layer in records.layers.items() if id_ not in abandoned]
         layers_lock.announce_write()
         replace_file(graph_root / LAYERS_JSON, dump_records(kept))
+
+
+def remove_images(graph_root: Path, image_ids: Collection[str]) -> None:
+    """Remove images and the layers that nothing else is built on.
+
+    Names go first; layers are marked incomplete before their files go, so that after a crash
+    :func:`remove_unfinished` goes on. Raises DataError and OSError.
+    """
+    with (
+        locks.exclusive(graph_root, locks.LAYERS_LOCK) as layers_lock,
+        locks.exclusive(graph_root, locks.IMAGES_LOCK) as images_lock,
+        GraphRoot.open(graph_root) as store,
+    ):
+        records = store.read_records()
+        doomed = _layers_of_these_alone(records, image_ids)
+        images_lock.announce_write()
+        staying = [image.raw for image in records.images if image.id not in image_ids]
+        replace_file(graph_root / IMAGES_JSON, dump_records(staying))
+        for image in records.images:
+            if image.id in image_ids:
+                shutil.rmtree(graph_root / "overlay-images" / image.id)
+        marked = [
+            {**layer.raw, "flags": {"incomplete": True}} if id_ in doomed else layer.raw
+            for id_, layer in records.layers.items()
+        ]
+        layers_lock.announce_write()
+        replace_file(graph_root / LAYERS_JSON, dump_records(marked))
+        for layer_id in doomed:
+            _remove_layer(store, layer_id)
+        kept = [layer.raw for id_, layer in records.layers.items() if id_ not in doomed]
+        layers_lock.announce_write()
+        replace_file(graph_root / LAYERS_JSON, dump_records(kept))
+
+
+def _layers_of_these_alone(records: Records, image_ids: Collection[str]) -> frozenset[str]:
+    """Layers of the images that neither another image nor another layer needs."""
+
+    def chain(top: str | None) -> set[str]:
+        try:
+            return {layer.id for layer in records.chain(top)}
+        except DataError:
+            return set()  # a broken chain: nothing of it is known to be of these images alone
+
+    own = set().union(*(chain(image.layer) for image in records.images if image.id in image_ids))
+    tops = [image.layer for image in records.images if image.id not in image_ids]
+    tops += [id_ for id_ in records.layers if id_ not in own]
+    return frozenset(own.difference(*map(chain, tops)))
 
 
 def _remove_layer(store: GraphRoot, layer_id: str) -> None:
