@@ -45,7 +45,7 @@ def test_what_decides_our_ways_is_understood_and_nothing_is_changed() -> None:
     assert install.composefs
     assert install.skip_finalize
     assert install.filesystem == "btrfs"
-    assert install.argv("--extra") == ("bootc", "install", "to-filesystem", "--extra", *words[1:])
+    assert install.argv == ("bootc", "install", *words)
 
 
 def test_an_existing_root_is_never_finalized() -> None:
@@ -89,3 +89,21 @@ def test_the_spelling_follows_help_then_version(
 def test_a_bootc_that_knows_no_bound_images_is_refused(version: str) -> None:
     with pytest.raises(ConfigError, match=r"update bootc|cannot be told"):
         skip_spelling(version, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("to-disk --wipe /dev/vda", "to-disk SKIP --wipe /dev/vda"),
+        ("to-disk --bound-images=stored /dev/vda", "to-disk SKIP /dev/vda"),
+        ("to-disk --bound-images stored /dev/vda", "to-disk SKIP /dev/vda"),
+        ("to-disk --karg --bound-images /dev/vda", "to-disk SKIP --karg --bound-images /dev/vda"),
+        ("to-filesystem /mnt", "to-filesystem SKIP --skip-finalize /mnt"),
+        ("to-filesystem --skip-finalize /mnt", "to-filesystem SKIP --skip-finalize /mnt"),
+        ("to-existing-root -- --bound-images", "to-existing-root SKIP -- --bound-images"),
+    ],
+)
+def test_bound_images_and_finalizing_can_be_left_to_us(words: str, expected: str) -> None:
+    install = parse_bootc_install(words.split())
+    argv = install.argv_without_images(SkipSpelling.SKIP)
+    assert " ".join(argv) == f"bootc install {expected}".replace("SKIP", SkipSpelling.SKIP)

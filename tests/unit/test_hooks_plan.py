@@ -120,7 +120,7 @@ def test_hooks_of_one_phase_are_not_those_of_another(hooked: Hooked) -> None:
 @pytest.mark.parametrize("way", ["masked", "replaced"])
 def test_verification_cannot_be_taken_out(hooked: Hooked, place: str, way: str) -> None:
     make = hooked.mask if way == "masked" else hooked
-    file = make(VERIFY_STAGE, phase=Phase.VERIFY, place=place)  # type: ignore[operator]
+    file = make(VERIFY_STAGE, phase=Phase.VERIFY, place=place)
     with pytest.raises(HostError) as caught:
         require_allowed(hooked.plan(Phase.VERIFY))
     (problem,) = caught.value.problems
@@ -162,7 +162,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "setgid": (lambda p: p.chmod(0o2755), "setuid or setgid", "chmod u-s,g-s"),
     "no-program": (lambda p: p.chmod(0o644), "expected an executable file", "chmod u+x"),
     "directory": (_replace(Path.mkdir), "is a directory, expected a regular file", "put"),
-    "fifo": (_replace(lambda p: os.mkfifo(p)), "expected a regular file", "put"),
+    "fifo": (_replace(os.mkfifo), "expected a regular file", "put"),
     "link": (_replace(lambda p: p.symlink_to("/bin/true")), "expected a regular file", "put"),
     "dangling": (_replace(lambda p: p.symlink_to("none")), "expected a regular file", "put"),
     "circle": (_replace(lambda p: p.symlink_to(p.name)), "expected a regular file", "put"),

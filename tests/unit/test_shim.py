@@ -12,8 +12,11 @@ IMAGE = "quay.io/x/a:1"
 PUSH = ["image", "push", "--remove-signatures", IMAGE, DESTINATION + IMAGE]
 
 
-def test_the_copy_call_of_bootc_is_taken() -> None:
-    assert pushed_image(PUSH) == IMAGE
+@pytest.mark.parametrize(
+    "words", [PUSH, [*PUSH[:2], *PUSH[3:]]], ids=["now", "before signatures were removed"]
+)
+def test_the_copy_call_of_bootc_is_taken(words: list[str]) -> None:
+    assert pushed_image(words) == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -23,12 +26,23 @@ def test_the_copy_call_of_bootc_is_taken() -> None:
         ["images"],
         ["image", "push", IMAGE],
         [*PUSH, "--more"],
+        [*PUSH[:3], "more", *PUSH[3:]],
         [*PUSH[:-1], DESTINATION + "quay.io/x/b:1"],
         [*PUSH[:-1], f"containers-storage:[overlay@/other+/run]{IMAGE}"],
         ["--root", "/run/bootc/storage", "--runroot", "/proc/self/fd/3", "images"],
         ["image", "push", IMAGE, "docker://registry/x"],
     ],
-    ids=["nothing", "list", "short", "longer", "other name", "other store", "init", "registry"],
+    ids=[
+        "nothing",
+        "list",
+        "short",
+        "longer",
+        "more words",
+        "other name",
+        "other store",
+        "init",
+        "registry",
+    ],
 )
 def test_every_other_call_is_the_real_podmans(words: list[str]) -> None:
     assert pushed_image(words) is None
@@ -41,6 +55,7 @@ def test_a_session_is_read_as_it_was_written(tmp_path: Path) -> None:
         expected=(IMAGE,),
         keep=True,
         hooks=HookOptions(root=Path("/x"), unsafe_skip_verify=True, timeout=3.0),
+        disk=Path("/dev/vda"),
     )
     session.save()
     assert Session.load(tmp_path) == session

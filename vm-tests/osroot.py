@@ -1,0 +1,319 @@
+"""Root directories of test systems: one that boots, built once and cached, and one made in no time."""
+
+import fcntl
+import hashlib
+import lzma
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.commands import CommandError, run
+from tests.sources import SourceRootBuilder
+from tests.stores import Store
+
+SUITE = "trixie"
+PACKAGES = (
+    # what the system is made of
+    "systemd", "systemd-sysv", "udev", "dbus", "linux-image-cloud-amd64", "kmod", "util-linux",
+    "podman", "crun", "netavark", "ostree", "ostree-boot", "ca-certificates", "busybox-static",
+    # what an installer needs that runs in it
+    "python3", "python3-click", "skopeo", "fdisk", "e2fsprogs", "xfsprogs", "btrfs-progs",
+    "dosfstools", "cryptsetup-bin", "attr",
+)  # fmt: skip
+CACHE = Path(__file__).parent / ".cache"
+MIRROR_VARIABLE = "VM_TESTS_MIRROR"
+IMAGE = "localhost/os:1"
+NEEDED_BYTES = 3 << 30
+SMALL_KERNEL = "6.0.0-small"
+
+_NO_SPACE = "No space left on device"
+_NO_MIRROR = re.compile(
+    r"Could not (connect|resolve)|Temporary failure|Unable to connect|Failed to fetch"
+    r"|Connection (timed out|refused)|does not have a Release file"
+)
+# Loaded at once by the initramfs, and a set for each file system that is not part of the kernel.
+_MODULES = {
+    "always": ("virtio_pci", "virtio_blk", "nvme", "virtio_console", "ext4", "overlay"),
+    "xfs": ("xfs",),
+    "btrfs": ("btrfs",),
+}
+_PREPARE_ROOT = "/usr/lib/ostree/ostree-prepare-root"
+_TMPFILES = """\
+d /var/home 0755 root root -
+d /var/opt 0755 root root -
+d /var/srv 0755 root root -
+d /var/mnt 0755 root root -
+d /var/media 0755 root root -
+d /var/roothome 0700 root root -
+d /var/lib/containers 0755 root root -
+d /var/tmp 1777 root root -
+"""
+_TO_VAR = {
+    "home": "var/home", "opt": "var/opt", "srv": "var/srv", "mnt": "var/mnt",
+    "media": "var/media", "root": "var/roothome",
+}  # fmt: skip
+_EMPTY = ("dev", "proc", "run", "sys", "tmp", "var")
+_PREPARE_ROOT_CONF = "[composefs]\nenabled = no\n[sysroot]\nreadonly = true\n"
+_OS_RELEASE = 'ID=small\nNAME="Small test system"\nPRETTY_NAME="Small test system"\nVERSION_ID=1\n'
+# As bootc ships it. With one `..` more than needed: at `/` that makes no difference.
+_STORE_LINK = ("usr/lib/bootc/storage", "../../../../sysroot/ostree/bootc/storage")
+
+_INIT = """\
+#!/bin/busybox sh
+# Initramfs of the test system: finds root=, lets ostree prepare it, and starts it.
+export PATH=/bin
+busybox mkdir -p /proc /sys /dev /run /sysroot
+busybox mount -t proc proc /proc
+busybox --install -s /bin
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs -o mode=755 tmpfs /run
+
+load() {
+    while read -r module; do insmod "/modules/$module" 2>/dev/null; done <"/modules/$1"
+}
+# Powering off ends the test at once; its result is missing, which is a failure.
+die() {
+    echo "initramfs: $*"
+    echo "initramfs: block devices here:"
+    cat /proc/partitions
+    blkid
+    poweroff -f
+}
+load always
+micro=
+for word in $(cat /proc/cmdline); do
+    case $word in
+        root=*) root=${word#root=} ;;
+        micro=*) micro=${word#micro=} ;;
+    esac
+done
+tries=0
+until device=$(findfs "$root" 2>/dev/null) && [ -b "$device" ]; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 300 ] || die "$root does not appear"
+    sleep 0.1
+done
+mounted=
+for kind in ext4 xfs btrfs; do
+    [ "$kind" = ext4 ] || load "$kind"
+    mount -t "$kind" "$device" /sysroot 2>/dev/null && mounted=yes && break
+done
+[ "$mounted" ] || die "$device has no file system of a known kind"
+/usr/lib/ostree/ostree-prepare-root /sysroot || die "ostree-prepare-root failed"
+for place in proc sys dev run; do mount --move "/$place" "/sysroot/$place"; done
+[ "$micro" ] || exec switch_root /sysroot /sbin/init
+
+# Without an init system: run the program `check` of the tar archive on the disk micro=DEVICE.
+exec switch_root /sysroot /usr/bin/busybox sh -c '
+    export PATH=/usr/sbin:/usr/bin HOME=/var/roothome
+    for place in /tmp /var /dev/shm; do
+        mkdir -p "$place"
+        mount -t tmpfs tmpfs "$place"
+    done
+    mkdir -p /run/micro /var/tmp /var/lib/containers "$HOME"
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    busybox tar -x -f "$1" -C /run/micro
+    /run/micro/check
+    echo "micro: check ended with $?"
+    sync
+    busybox poweroff -f' sh "$micro"
+"""
+
+
+class OsRootError(Exception):
+    """The OS root cannot be built here; the message says what to do."""
+
+
+def os_root(cache: Path = CACHE) -> Path:
+    """Return the root directory of a bootable system, built on first use; raises OsRootError."""
+    cache.mkdir(parents=True, exist_ok=True)
+    root = cache / f"os-{_inputs_digest()}"
+    with _locked(cache / "lock-os"):
+        if not root.is_dir():
+            _build_whole(root)
+    return root
+
+
+def small_root(root: Path) -> Path:
+    """Make a root that can be deployed but never booted, in the empty or missing directory `root`."""
+    kernel = root / "usr/lib/modules" / SMALL_KERNEL
+    for directory in (kernel, *(root / name for name in ("etc", "usr/bin", "usr/lib/ostree"))):
+        directory.mkdir(parents=True)
+    (kernel / "vmlinuz").write_text("no kernel\n")
+    (kernel / "initramfs.img").write_text("no initramfs\n")
+    (root / "usr/lib/os-release").write_text(_OS_RELEASE)
+    (root / "etc/os-release").symlink_to("../usr/lib/os-release")
+    (root / "etc/hostname").write_text("small\n")
+    for name in ("bin", "sbin", "lib"):
+        (root / name).symlink_to("usr/lib" if name == "lib" else "usr/bin")
+    _shape(root)
+    return root
+
+
+def declare(
+    directory: Path, units: Mapping[str, str], links: Mapping[str, str] | None = None
+) -> Path:
+    """Write Quadlet units and the links that bind them into a new root; see SourceRootBuilder."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return SourceRootBuilder(directory)(units, links=links)
+
+
+def import_image(store: Store, root: Path, declarations: Path, name: str = IMAGE) -> str:
+    """Import `root`, with what `declarations` has above it, as a bootc image; returns its ID."""
+    # Merged only for reading: the cached root stays as it is, and no path is in the archive twice.
+    script = (
+        'mount -t overlay overlay -o "ro,lowerdir=$1:$2" "$1"\n'
+        'tar --xattrs --numeric-owner -C "$1" -c . | '
+        "podman import --quiet -c 'LABEL containers.bootc=1' - \"$3\"\n"
+    )
+    argv = ("sh", "-e", "-c", script, "sh", str(declarations), str(root), name)
+    return store.run(argv).stdout.strip().removeprefix("sha256:")
+
+
+def play_container(directory: Path, image_id: str) -> Path:
+    """Let `directory` be `/` of a container of this image, for programs that look at /run."""
+    environment = directory / "run/.containerenv"
+    environment.parent.mkdir(exist_ok=True)
+    environment.write_text(f'engine="podman"\nimageid="{image_id}"\n')
+    return directory
+
+
+# --- building ------------------------------------------------------------------------------------
+
+
+def _inputs_digest() -> str:
+    """This file says everything about the root except the mirror's state of the day."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one run build while others wait for it."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build_whole(root: Path) -> None:
+    """Build under another name: a directory with the right name is complete."""
+    for leftover in root.parent.glob("os-*.partial"):
+        shutil.rmtree(leftover)
+    free = shutil.disk_usage(root.parent).free
+    if free < NEEDED_BYTES:
+        raise OsRootError(
+            f"{root.parent}: {free >> 20} MiB free, building the OS root needs "
+            f"{NEEDED_BYTES >> 20} MiB: make room there"
+        )
+    partial = root.with_name(f"{root.name}.partial")
+    try:
+        _bootstrap(partial)
+        _shape(partial)
+        _add_kernel(partial)
+    except (CommandError, OSError) as error:
+        raise _explained(error, root.parent) from error
+    outdated = [old for old in root.parent.glob("os-*") if old != partial]
+    partial.rename(root)
+    for old in outdated:
+        shutil.rmtree(old)
+
+
+def _explained(error: Exception, cache: Path) -> OsRootError:
+    text = str(error)
+    last = text.strip().splitlines()[-1]
+    if _NO_SPACE in text:
+        return OsRootError(f"{cache}: no space left while building the OS root: make room there")
+    unreachable = next((line for line in text.splitlines() if _NO_MIRROR.search(line)), None)
+    if unreachable:
+        return OsRootError(
+            f"the package mirror does not answer ({unreachable.strip()}): check the network, or "
+            f"name a Debian mirror by {MIRROR_VARIABLE}=http://..."
+        )
+    return OsRootError(f"building the OS root failed: {last}")
+
+
+def _bootstrap(root: Path) -> None:
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
+    # No initramfs is wanted but ours, and generating one takes longer than installing all else.
+    idle = 'printf "#!/bin/sh\\n" >"$1/usr/local/sbin/update-initramfs"; chmod 755 "$1"/usr/local/sbin/*'
+    run(
+        ("sh", "-c", 'umask 022; exec mmdebstrap "$@"', "sh", "--quiet", "--mode=root",
+         "--variant=minbase", *excluded, '--aptopt=Apt::Install-Recommends "false"',
+         f"--essential-hook={idle}", '--customize-hook=rm "$1/usr/local/sbin/update-initramfs"',
+         f"--include={','.join(PACKAGES)}", SUITE, os.fspath(root), *([mirror] if mirror else [])),
+    )  # fmt: skip
+
+
+def _shape(root: Path) -> None:
+    """Give a root the places that a bootc image has; a kernel in /boot is for `_add_kernel`."""
+    (root / "usr/lib/sysimage").mkdir(parents=True, exist_ok=True)
+    if (root / "var/lib/dpkg").is_dir():
+        (root / "var/lib/dpkg").rename(root / "usr/lib/sysimage/dpkg")
+    for name in (*_EMPTY, *_TO_VAR):
+        shutil.rmtree(root / name, ignore_errors=True)
+    for name, target in _TO_VAR.items():
+        (root / name).symlink_to(target)
+    for name in (*_EMPTY, "boot", "sysroot"):
+        (root / name).mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    (root / "ostree").symlink_to("sysroot/ostree")
+    (root / "usr/lib/ostree/prepare-root.conf").write_text(_PREPARE_ROOT_CONF)
+    (root / "usr/lib/tmpfiles.d").mkdir(exist_ok=True)
+    (root / "usr/lib/tmpfiles.d/bootc-places.conf").write_text(_TMPFILES)
+    (root / "usr/lib/bootc/bound-images.d").mkdir(parents=True)
+    link, target = _STORE_LINK
+    (root / link).symlink_to(target)
+    (root / "etc/machine-id").write_text("")
+
+
+def _add_kernel(root: Path) -> None:
+    """Move kernel and initramfs to where ostree looks for them."""
+    (kernel,) = (root / "usr/lib/modules").iterdir()
+    (built,) = (root / "boot").glob("vmlinuz-*")
+    built.rename(kernel / "vmlinuz")
+    for rest in (*(root / "boot").iterdir(), *root.glob("vmlinuz*"), *root.glob("initrd.img*")):
+        rest.unlink()
+    stage = root / "tmp/initramfs"
+    stage.mkdir()
+    _fill_initramfs(root, kernel, stage)
+    script = "cd /tmp/initramfs && busybox find . | busybox cpio -o -H newc"
+    archive = kernel / "initramfs.img"
+    run(("sh", "-c", 'chroot "$1" sh -e -c "$2" >"$3"', "sh", root, script, archive))
+    shutil.rmtree(stage)
+
+
+def _fill_initramfs(root: Path, kernel: Path, stage: Path) -> None:
+    (stage / "init").write_text(_INIT)
+    (stage / "init").chmod(0o755)
+    (stage / "bin").mkdir()
+    shutil.copy(root / "usr/bin/busybox", stage / "bin")
+    for program in (_PREPARE_ROOT, *_libraries(root, _PREPARE_ROOT)):
+        copy = stage / program.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / program.lstrip("/"), copy)
+    shutil.copy(root / "usr/lib/ostree/prepare-root.conf", stage / "usr/lib/ostree")
+    (stage / "modules").mkdir()
+    for name, wanted in _MODULES.items():
+        files = _module_files(root, kernel.name, wanted)
+        for file in files:
+            unpacked = lzma.decompress((root / file.lstrip("/")).read_bytes())
+            (stage / "modules" / Path(file).stem).write_bytes(unpacked)
+        (stage / "modules" / name).write_text("".join(f"{Path(file).stem}\n" for file in files))
+
+
+def _libraries(root: Path, program: str) -> list[str]:
+    listed = run(("chroot", root, "ldd", program)).stdout
+    return re.findall(r"(/\S+) \(0x", listed)
+
+
+def _module_files(root: Path, version: str, modules: tuple[str, ...]) -> list[str]:
+    """Files in the order in which they can be loaded; what is built in has none."""
+    listed = [
+        run(("chroot", root, "modprobe", "-S", version, "--show-depends", module)).stdout
+        for module in modules
+    ]
+    return list(dict.fromkeys(re.findall(r"^insmod (\S+)", "".join(listed), re.MULTILINE)))
