@@ -48,6 +48,7 @@ from installer_plugin.request import (
     open_root,
     opened,
     read_named,
+    retelling,
 )
 from installer_plugin.rootfs import Rootfs
 from installer_plugin.stages.copy import CopyOptions, copy
@@ -134,7 +135,7 @@ def check(request: Request, context: Context, opening: OpenOptions = AS_IT_IS) -
         on_target(request, context, closed) as (inner, disk),
         opened(inner, context) as (root, sources),
     ):
-        return check_opened(inner, context, root, sources, disk)
+        return check_opened(inner, retelling(context, disk), root, sources, disk)
 
 
 def write_lock(request: Request, context: Context, file: Path | None) -> Locked:
@@ -159,7 +160,7 @@ def copy_images(request: Request, context: Context, opening: OpenOptions = AS_IT
     """
     closed = replace(opening, read_only=request.dry_run)
     with on_target(request, context, closed) as (inner, disk):
-        outcome = _copy_images(inner, context, disk)
+        outcome = _copy_images(inner, retelling(context, disk), disk)
     shown = disk.shown if disk else str
     return replace(outcome, target=shown(outcome.target), store=shown(outcome.store))
 
@@ -199,7 +200,7 @@ def verify_target(
     is written, not even by the journal of a disk's file system.
     """
     with on_target(request, context, replace(opening, read_only=True)) as (inner, disk):
-        verified = _verify_target(inner, context)
+        verified = _verify_target(inner, retelling(context, disk))
     shown = disk.shown if disk else str
     return tuple(replace(image, where=shown(image.where)) for image in verified)
 

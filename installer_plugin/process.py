@@ -91,6 +91,11 @@ def private_mounts_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def bound_to_us_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """*argv*, told by the kernel to end when we die."""
+    return (WRAPPER, "--pdeathsig", "TERM", "--", *argv)
+
+
 def find_tool(name: str) -> str | None:
     """Path of the program *name*, or None."""
     return shutil.which(name)
@@ -102,7 +107,9 @@ class Runner:
     May be used from several threads; :meth:`end_all` is for the one that is told to stop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = END_GRACE_SECONDS) -> None:
+        """*grace* is for children of a child: they end before that is killed itself."""
+        self._grace = grace
         self._living: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
@@ -144,10 +151,10 @@ class Runner:
             try:
                 out, err = child.communicate(stdin, timeout=timeout)
             except subprocess.TimeoutExpired as error:
-                _end(child)
+                _end(child, self._grace)
                 raise CommandError(command, f"did not end within {timeout} s", "") from error
             except BaseException:
-                _end(child)
+                _end(child, self._grace)
                 raise
         stderr = err.decode(errors="replace")
         if child.returncode not in ok:
@@ -180,7 +187,7 @@ class Runner:
                 talk = Conversation(*_pipes(child), stdin)
                 ended = converse(talk, hear, lambda: child.poll() is not None, until)
             finally:
-                _end(child)
+                _end(child, self._grace)
         if not ended:
             raise CommandError(command, f"did not end within {timeout:g} s", "\n".join(tail))
         if child.returncode not in ok:
@@ -205,7 +212,7 @@ class Runner:
                 raise CommandError(command, _ending(child.returncode), stderr)
             yield child.pid, line
         finally:
-            _end(child)
+            _end(child, self._grace)
 
 
 def _start(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
@@ -230,13 +237,13 @@ def _pipes(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     return child.stdin, child.stdout
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], grace: float) -> None:
     """End the child's whole session, politely first; closes its pipes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not _session_lives(child):
             break
         _signal(child, number)
-        deadline = time.monotonic() + END_GRACE_SECONDS
+        deadline = time.monotonic() + grace
         while _session_lives(child) and time.monotonic() < deadline:
             time.sleep(0.02)
     child.wait()

@@ -5,11 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, DamagedStoreError, DataError, PreflightError
-from installer_plugin.events import Events
+from installer_plugin.block.base import OpenedTarget, OpenOptions
+from installer_plugin.block.opened import open_target
+from installer_plugin.errors import (
+    BoundImagesError,
+    ConfigError,
+    DamagedStoreError,
+    DataError,
+    PreflightError,
+)
+from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.process import Runner
 from installer_plugin.reference import parse_reference
 from installer_plugin.rootfs import Rootfs
@@ -63,6 +71,48 @@ class Request:
     dry_run: bool = False
     jobs: int | None = None
     """Layers verified at once; None for as many as there are processors, up to a bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Retelling:
+    """Passes events on, with paths on a disk as the user would say them."""
+
+    target: OpenedTarget
+    events: Events
+
+    def send(self, event: Event) -> None:
+        """Pass *event* on."""
+        if isinstance(event, Step | Warned):
+            event = replace(event, message=self.target.shown(event.message))
+        self.events.send(event)
+
+
+def retelling(context: Context, target: OpenedTarget | None) -> Context:
+    """*context* with events that name what is on *target* as the user does."""
+    if target is None:
+        return context
+    return replace(context, events=Events([_Retelling(target, context.events)]))
+
+
+@contextmanager
+def on_target(
+    request: Request, context: Context, options: OpenOptions
+) -> Iterator[tuple[Request, OpenedTarget | None]]:
+    """*request* with its target as a directory, and how that came about; see ``open_target``.
+
+    What fails on a disk is told by the name that the user gave it. When the context has been left, all
+    is on the disk, and the disk is free.
+    """
+    if request.target is None:
+        yield request, None
+        return
+    with open_target(request.target, options, context.runner, context.events) as target:
+        try:
+            yield replace(request, target=target.physical_root), target
+        except BoundImagesError as error:
+            if target.device is None:
+                raise
+            raise type(error)(*map(target.retold, error.problems)) from error
 
 
 @contextmanager

@@ -116,13 +116,13 @@ def main() -> int:
     if not BUSYBOX.exists():
         print(f"vm-tests/run: {BUSYBOX} is missing, install busybox-static", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="bound-images-demonstration-") as folder:
-        with ExitStack() as stack:
-            try:
-                shown = demonstrate(Path(folder), stack)
-            except UnexpectedExitError as error:
-                print(f"vm-tests/run: {error}", file=sys.stderr)
-                return 1
+    temporary = tempfile.TemporaryDirectory(prefix="bound-images-demonstration-")
+    with temporary as folder, ExitStack() as stack:
+        try:
+            shown = demonstrate(Path(folder), stack)
+        except UnexpectedExitError as error:
+            print(f"vm-tests/run: {error}", file=sys.stderr)
+            return 1
     print("\nproven:")
     for each in shown:
         print(f"  {each.seconds:5.1f} s  {each.what}")

@@ -42,7 +42,7 @@ class UtilLinuxOpener:
         activate(group, members, self.runner)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FallbackReader:
     """Asks udevd, and looks for itself when udevd does not get ready."""
 
@@ -50,16 +50,19 @@ class FallbackReader:
     second: DiskReader
     events: Events
 
+    failed: bool = False
+
     @property
     def name(self) -> str:
-        """The reader that is asked first."""
-        return self.first.name
+        """Who has read, or would."""
+        return self.second.name if self.failed else self.first.name
 
     def read(self, device: Path) -> TargetDisk:
         """See :class:`base.DiskReader`."""
         try:
             return self.first.read(device)
         except DataError as error:
+            self.failed = True
             self.events.step(STAGE, f"looking with {self.second.name}: {error}")
             return self.second.read(device)
 
@@ -103,8 +106,4 @@ def _blivet_unsuited(options: OpenOptions) -> str:
     if options.read_only:
         # libblockdev's luks_open has a read_only argument that blivet's LUKS format never sets.
         return "blivet opens volumes for writing only"
-    key = options.key
-    if key.passphrase_file is None and key.key_file is None:
-        # libblockdev 3.5 has no call for tokens, so blivet cannot open what is bound to a TPM.
-        return "no key was given, and blivet knows no TPM"
     return blivet_missing()

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from installer_plugin.errors import Problem
+
 ROOT_TYPES = {
     "x86_64": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
     "aarch64": "b921b045-1df0-41c3-af44-4c6f280d3fae",
@@ -136,6 +138,15 @@ class OpenedTarget:
         if self.device is None:
             return text
         return text.replace(str(self.physical_root), f"{self.named}:")
+
+    def retold(self, problem: Problem) -> Problem:
+        """*problem* with such paths."""
+        return Problem(
+            subject=self.shown(problem.subject),
+            message=self.shown(problem.message),
+            where=self.shown(problem.where),
+            hint=self.shown(problem.hint),
+        )
 
 
 class DiskReader(Protocol):

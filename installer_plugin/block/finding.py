@@ -24,7 +24,14 @@ from installer_plugin.block.luks import no_key
 from installer_plugin.block.lvm import LogicalVolume, list_volumes
 from installer_plugin.block.mounts import look_options, mount_argv
 from installer_plugin.block.probe import parse_signature, probe
-from installer_plugin.block.steps import MAPPER, GroupStep, MappingStep, MountStep
+from installer_plugin.block.steps import (
+    MAPPER,
+    GroupStep,
+    MappingStep,
+    MountStep,
+    ReadOnlyStep,
+    set_read_only,
+)
 from installer_plugin.block.subvolumes import TOP, choose_subvolume, holds_system, subvolume_option
 from installer_plugin.errors import ConfigError
 from installer_plugin.process import Command
@@ -207,6 +214,7 @@ class Finder:
         point = self.journal.directory / "look"
         point.mkdir(exist_ok=True)
         step = MountStep(str(point))
+        self.protect(leaf)
         self.journal.plan(step)
         options = (*look_options(leaf.kind), *extra)
         argv = mount_argv(leaf.device, leaf.kind, options, point)
@@ -215,6 +223,17 @@ class Finder:
             yield point
         finally:
             step.undo(self.journal.runner)
+
+    def protect(self, leaf: Volume) -> None:
+        """Have the kernel refuse writes to *leaf*: xfs writes to its log even when read-only.
+
+        btrfs does not, and never becomes writable once it was mounted from such a device.
+        """
+        step = ReadOnlyStep(str(leaf.device))
+        protected = step in self.journal.steps or (self.backing and self.backing.read_only)
+        if leaf.kind != "btrfs" and not protected:
+            self.journal.plan(step)
+            self.journal.runner.run(set_read_only(step.device))
 
 
 def _usual_node(disk: Path, number: int) -> Path:

@@ -12,12 +12,12 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from installer_plugin.block.mounts import mounted_at
-from installer_plugin.block.steps import Step, dump_step, parse_steps
+from installer_plugin.block.steps import LoopStep, Step, dump_step, parse_steps
 from installer_plugin.errors import (
     DataError,
     HostError,
@@ -42,8 +42,8 @@ class Journal:
     directory: Path
     runner: Runner
     steps: list[Step] = field(default_factory=list)
-    holds: ExitStack = field(default_factory=ExitStack)
-    """Descriptors that must be closed before the steps are taken back."""
+    holds: dict[str, int] = field(default_factory=dict)
+    """Descriptors that keep loop devices, by device."""
 
     def plan(self, step: Step) -> None:
         """Write down a step that is about to be taken; raises OSError."""
@@ -63,13 +63,17 @@ class Journal:
             raise
 
     def _closed(self) -> tuple[Problem, ...]:
-        self.holds.close()
         problems = tuple(
-            problem for step in reversed(self.steps) if (problem := _undone(step, self.runner))
+            problem for step in reversed(self.steps) if (problem := self._undone(step))
         )
         if not problems:
             self._remove()
         return problems
+
+    def _undone(self, step: Step) -> Problem | None:
+        if isinstance(step, LoopStep) and step.device in self.holds:
+            os.close(self.holds.pop(step.device))
+        return _undone(step, self.runner)
 
     def _remove(self) -> None:
         # Whatever the journal says: nothing is deleted through a mount.

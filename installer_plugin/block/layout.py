@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from installer_plugin.errors import HostError, Problem
 
 LIBBLOCKDEV_3_SINCE = (3, 8)
 """First blivet that speaks to libblockdev 3 instead of 2 (blivet commit 80d5a08d)."""
-UNFIT_KEY = "Operation not permitted"
-"""What libcryptsetup says through libblockdev when no key slot takes the key (EPERM)."""
+UNFIT_KEY = ("Incorrect passphrase", "Operation not permitted")
+"""What libblockdev 2 says when no key slot takes the key, and what libcryptsetup's EPERM reads as."""
 
 
 def mismatch(blivet: str, libraries: Collection[str]) -> str:
@@ -60,7 +61,7 @@ def blivet_missing() -> str:
 
 def _unusable(version: str) -> str:
     try:
-        availability: Any = import_module("blivet.tasks.availability")
+        availability = _blivet("blivet.tasks.availability")
     except (ImportError, ValueError, AttributeError, RuntimeError, OSError) as error:
         said = str(error).partition("\n")[0]
         return f"blivet {version} cannot be used: {said}"
@@ -68,6 +69,13 @@ def _unusable(version: str) -> str:
         if not plugin.available:
             return f"blivet {version} lacks a part of libblockdev: {plugin}"
     return ""
+
+
+def _blivet(module: str) -> Any:  # noqa: ANN401 - it has no types
+    """A module of blivet, imported without its warnings and without the filters that it sets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module(module)
 
 
 @contextmanager
@@ -90,18 +98,19 @@ class BlivetOpener:
     """Opens layers through libblockdev."""
 
     plain: Cryptsetup
-    """For keys that are no text: GObject strings carry nothing else."""
+    """For TPMs, and for passphrases that are no text: GObject strings carry nothing else."""
     name: str = "blivet"
 
     def open_luks(self, device: Path, mapping: str, key: Key) -> None:
         """See :class:`base.LayerOpener`."""
         file = key.passphrase_file or key.key_file
         passphrase = read_passphrase(key.passphrase_file) if key.passphrase_file else None
+        # libblockdev 3.5 has no call for tokens: without a key, only a TPM can help.
         if file is None or not _is_text(passphrase):
             self.plain.open(device, mapping, key)
             return
-        formats: Any = import_module("blivet.formats")
-        errors: Any = import_module("blivet.errors")
+        formats = _blivet("blivet.formats")
+        errors = _blivet("blivet.errors")
         secret = (
             {"key_file": str(file)} if passphrase is None else {"passphrase": passphrase.decode()}
         )
@@ -110,13 +119,13 @@ class BlivetOpener:
             with _without_udevd():
                 luks.setup()
         except errors.LUKSError as error:
-            if UNFIT_KEY in str(error):
+            if any(word in str(error) for word in UNFIT_KEY):
                 raise wrong_key(device, file) from error
             raise _failed(f"open the encrypted {device}", error) from error
 
     def activate(self, group: str, members: tuple[Path, ...]) -> None:
         """See :class:`base.LayerOpener`."""
-        lvm: Any = import_module("blivet.devicelibs.lvm")
+        lvm = _blivet("blivet.devicelibs.lvm")
         library: Any = lvm.blockdev.lvm
         for member in members:
             lvm.lvm_devices_add(str(member))

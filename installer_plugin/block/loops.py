@@ -99,33 +99,29 @@ def _free_device(journal: Journal) -> Path:
 
 def _release_with_us(device: Path, journal: Journal) -> None:
     """``losetup --detach`` on a device in use marks it to be released with its last user."""
-    journal.holds.callback(os.close, os.open(device, os.O_RDONLY | os.O_CLOEXEC))
+    journal.holds[str(device)] = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     detach = Command(argv=("losetup", "--detach", str(device)), purpose=f"mark {device}")
     journal.runner.run(detach)
     # What is read then comes from the disk, not from the image's pages. Not every file system can.
     direct = Command(
         argv=("losetup", "--direct-io=on", str(device)), purpose=f"read {device} directly"
     )
-    with suppress(CommandError):
-        journal.runner.run(direct)
-
-
-def node_of(disk: Path, partition: Partition, journal: Journal, *, own: bool) -> Path | None:
-    """A node of *partition* as the kernel has it, made when there is none.
-
-    None when the kernel does not have the partition, or has another in its place; for a loop device
-    of our *own* the kernel is told of its partitions first, since not every kernel reads each kind of
-    table. Raises CommandError and OSError.
-    """
-    entry = _entry_of(disk, partition)
-    if entry is None and own:
-        # Our loop devices forget their partitions when they are detached.
-        command = Command(
-            argv=("partx", "--add", str(disk)), purpose=f"tell the kernel of {disk}'s partitions"
-        )
+    # Not every kernel reads every kind of partition table, nor does it do so at once. What it is told
+    # of a loop device of ours it forgets when that is detached.
+    tell = Command(
+        argv=("partx", "--update", str(device)), purpose=f"tell the kernel of {device}'s partitions"
+    )
+    for command in (direct, tell):
         with suppress(CommandError):
             journal.runner.run(command)
-        entry = _entry_of(disk, partition)
+
+
+def node_of(disk: Path, partition: Partition, journal: Journal) -> Path | None:
+    """A node of *partition* as the kernel has it, made when there is none.
+
+    None when the kernel does not have the partition, or has another in its place. Raises OSError.
+    """
+    entry = _entry_of(disk, partition)
     if entry is None:
         return None
     node = DEV / entry.name
@@ -186,7 +182,7 @@ def partition_device(
     *backing* is what the disk is a loop device of ours on, None for a disk that is not. Raises
     HostError, CommandError and OSError.
     """
-    node = node_of(disk, partition, journal, own=backing is not None)
+    node = node_of(disk, partition, journal)
     if node is not None:
         return node
     below = backing or Backing(path=disk, read_only=False)

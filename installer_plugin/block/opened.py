@@ -22,7 +22,8 @@ from installer_plugin.block.mounts import (
     mount_options,
     remount_argv,
 )
-from installer_plugin.block.steps import FlushStep, MountStep
+from installer_plugin.block.namespace import own_mounts
+from installer_plugin.block.steps import FlushStep, MountStep, set_writable
 from installer_plugin.block.subvolumes import subvolume_option
 from installer_plugin.block.usage import require_free, require_unattached
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
@@ -51,6 +52,8 @@ def open_target(
         return
     _require_suitable(path, options)
     with ExitStack() as stack:
+        with _explained(path):
+            stack.enter_context(own_mounts())
         with opening(options.state), _explained(path):
             for problem in close_stale(options.state, runner):
                 events.warn(STAGE, f"an earlier run left {problem}")
@@ -66,6 +69,7 @@ def make_writable(target: OpenedTarget, runner: Runner) -> None:
         return
     command = Command(argv=remount_argv(target.physical_root), purpose="make the disk writable")
     try:
+        runner.run(set_writable(str(target.device)))
         runner.run(command)
     except CommandError as error:
         hint = "look at its file system with fsck"
@@ -166,6 +170,7 @@ class _Opening:
             key=self.options.key,
         )
         root = finder.find(self.options.root_partition)
+        finder.protect(root.volume)
         point = self._mounted(root)
         self.events.step(STAGE, f"opened {root} of {self.path}")
         return OpenedTarget(
@@ -208,11 +213,24 @@ class _Opening:
         try:
             self.journal.runner.run(command)
         except CommandError as error:
-            if self.options.read_only and self._is_unclean(root, point):
-                raise self._unclean(root) from error
-            hint = "look at its file system with fsck"
-            raise HostError(error.problem(str(self.path), hint=hint)) from error
+            self._replay(root, point, error)
+            self._run(command)
         return point
+
+    def _replay(self, root: FoundRoot, point: Path, error: CommandError) -> None:
+        """Allow the journal to be replayed, if that is what kept it from being mounted."""
+        if not self._is_unclean(root, point):
+            raise _unmountable(self.path, error) from error
+        if self.options.read_only:
+            raise self._unclean(root) from error
+        self.events.step(STAGE, f"{root} was not unmounted cleanly, its journal is replayed")
+        self._run(set_writable(str(root.volume.device)))
+
+    def _run(self, command: Command) -> None:
+        try:
+            self.journal.runner.run(command)
+        except CommandError as error:
+            raise _unmountable(self.path, error) from error
 
     def _is_unclean(self, root: FoundRoot, point: Path) -> bool:
         """Whether the mount failed only because the journal cannot be replayed."""
@@ -220,6 +238,7 @@ class _Opening:
         argv = mount_argv(root.volume.device, root.volume.kind, options, point)
         with suppress(CommandError):
             self.journal.runner.run(Command(argv=argv, purpose=f"look into {root}"))
+            MountStep(str(point)).undo(self.journal.runner)
             return True
         return False
 
@@ -231,6 +250,10 @@ class _Opening:
                 hint="mount it once for writing and unmount it, or run fsck; nothing was changed",
             )
         )
+
+
+def _unmountable(path: Path, error: CommandError) -> HostError:
+    return HostError(error.problem(str(path), hint="look at its file system with fsck"))
 
 
 def _sysfs(device: Path) -> Path:

@@ -57,6 +57,18 @@ class FlushStep:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadOnlyStep:
+    """A device that the kernel was told not to write to."""
+
+    device: str
+
+    def undo(self, runner: Runner) -> None:
+        """Allow it again, if the device is still there; raises CommandError."""
+        if Path(self.device).exists():
+            runner.run(set_writable(self.device))
+
+
+@dataclass(frozen=True, slots=True)
 class LoopStep:
     """A loop device attached to a file or device."""
 
@@ -128,11 +140,21 @@ class GroupStep:
         _patiently(lambda: runner.run(command))
 
 
-Step = MountStep | FlushStep | LoopStep | NodeStep | MappingStep | GroupStep
+Step = MountStep | FlushStep | ReadOnlyStep | LoopStep | NodeStep | MappingStep | GroupStep
 _KINDS: dict[str, type[Step]] = {
     kind.__name__: kind
-    for kind in (MountStep, FlushStep, LoopStep, NodeStep, MappingStep, GroupStep)
+    for kind in (MountStep, FlushStep, ReadOnlyStep, LoopStep, NodeStep, MappingStep, GroupStep)
 }
+
+
+def set_read_only(device: str) -> Command:
+    """Have the kernel refuse every write to *device*, those of a read-only file system's log too."""
+    return Command(argv=("blockdev", "--setro", device), purpose=f"protect {device}")
+
+
+def set_writable(device: str) -> Command:
+    """Take that back."""
+    return Command(argv=("blockdev", "--setrw", device), purpose=f"make {device} writable")
 
 
 def _patiently(attempt: Callable[[], object], done: Callable[[], bool] | None = None) -> None:

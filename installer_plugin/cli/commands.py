@@ -11,7 +11,7 @@ from installer_plugin import __version__, pipeline
 from installer_plugin.cli import options as opt
 from installer_plugin.cli.hooks import hooks
 from installer_plugin.cli.install import install
-from installer_plugin.cli.options import PLACE, Given, options, request_of
+from installer_plugin.cli.options import PLACE, Given, opening_of, options, request_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.cli.stage import stage
 from installer_plugin.errors import SourceImageError
@@ -88,8 +88,10 @@ def list_command(source: str, **given: Unpack[Given]) -> None:
 
 @main.command()
 @click.argument("source", default="/")
-@click.option("--target", type=PLACE, metavar="DIR", help="Also check this mounted target.")
-@options(opt.store, opt.lock, opt.engine, opt.backend, opt.scratch)
+@click.option(
+    "--target", type=PLACE, metavar="T", help="Also check this target: a directory, disk or image."
+)
+@options(opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, *opt.disk)
 def check(source: str, **given: Unpack[Given]) -> None:
     """Find out everything that can be known before a disk is touched, and report all of it.
 
@@ -98,7 +100,8 @@ def check(source: str, **given: Unpack[Given]) -> None:
     output = _output(given)
 
     def body() -> None:
-        checked = pipeline.check(request_of(source, **given), output.context)
+        request, opening = request_of(source, **given), opening_of(**given)
+        checked = pipeline.check(request, output.context, opening)
         output.findings(checked.findings)
         document = report.document(
             "check",
@@ -115,25 +118,27 @@ def check(source: str, **given: Unpack[Given]) -> None:
 @click.argument("source")
 @click.argument("target", type=PLACE)
 @options(
-    opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, opt.jobs, opt.receipt, opt.dry_run
-)
+    opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, opt.jobs, opt.receipt, opt.dry_run,
+    *opt.disk,
+)  # fmt: skip
 def copy(source: str, **given: Unpack[Given]) -> None:
     """Check, copy, verify and record the bound images of SOURCE into TARGET.
 
     TARGET is the directory on which the root file system being installed is mounted: its ostree/ or
-    composefs/ directory is at its top.
+    composefs/ directory is at its top. It may also be the disk, or a raw image of one.
     """
     output = _output(given)
 
     def body() -> None:
-        outcome = pipeline.copy_images(request_of(source, **given), output.context)
+        request, opening = request_of(source, **given), opening_of(**given)
+        outcome = pipeline.copy_images(request, output.context, opening)
         # Notes are for authors, who use list and check; an installation log has the warnings.
         output.findings([each for each in outcome.findings if each[1].severity is Severity.WARNING])
         document = report.document(
             "copy",
             source,
-            target=str(outcome.target.physical_root),
-            store=str(outcome.target.graph_root),
+            target=outcome.target,
+            store=outcome.store,
             images=report.copied_json(outcome.images),
             planned=[report.resolved_json(image) for image in outcome.planned],
             findings=[report.finding_json(*finding) for finding in outcome.findings],
@@ -146,9 +151,9 @@ def copy(source: str, **given: Unpack[Given]) -> None:
 def _copy_text(outcome: pipeline.Outcome) -> str:
     if outcome.planned:
         plan = report.resolved_text(outcome.planned)
-        return f"{plan}\nwould be copied to {outcome.target.graph_root}; nothing was changed"
+        return f"{plan}\nwould be copied to {outcome.store}; nothing was changed"
     verified = [proof for _, proof in outcome.images]
-    return report.verified_text(verified, str(outcome.target.graph_root))
+    return report.verified_text(verified, outcome.store)
 
 
 @main.command()
@@ -161,16 +166,18 @@ def _copy_text(outcome: pipeline.Outcome) -> str:
     "--receipt", type=opt.FILE, multiple=True, metavar="FILE",
     help="Expect what this receipt lists, instead of the target's own receipt.",
 )  # fmt: skip
-@options(opt.store, opt.lock, opt.backend, opt.jobs)
+@options(opt.store, opt.lock, opt.backend, opt.jobs, *opt.disk)
 def verify(source: str, **given: Unpack[Given]) -> None:
     """Read a finished TARGET afresh and prove or refute it; needs no podman.
 
-    What to expect is taken from the deployments on TARGET, its receipt, and the options.
+    TARGET is a directory, a disk or a raw image of one. What to expect is taken from the deployments
+    on it, its receipt, and the options.
     """
     output = _output(given)
 
     def body() -> None:
-        verified = pipeline.verify_target(request_of(source, **given), output.context)
+        request, opening = request_of(source, **given), opening_of(**given)
+        verified = pipeline.verify_target(request, output.context, opening)
         target = str(given["target"])
         document = report.document(
             "verify", target, images=[report.verified_json(image) for image in verified]

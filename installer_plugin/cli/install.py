@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Unpack, cast
 
 import click
 
 from installer_plugin.cli import options as opt
-from installer_plugin.cli.options import Given, options, request_of
+from installer_plugin.cli.options import Given, opening_of, options, request_of
 from installer_plugin.cli.output import open_output, run_to_exit
 from installer_plugin.hooks.running import TIMEOUT_SECONDS
 from installer_plugin.hosts import bootc
@@ -53,7 +51,9 @@ PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
     "--hook-timeout", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_SECONDS,
     show_default=True, metavar="SECONDS", help="How long each hook may take.",
 )  # fmt: skip
-@options(opt.store, opt.lock, opt.engine, opt.scratch, opt.jobs, opt.receipt, opt.dry_run)
+@options(
+    opt.store, opt.lock, opt.engine, opt.scratch, opt.jobs, opt.receipt, opt.dry_run, *opt.disk
+)
 @click.argument(
     "words", nargs=-1, type=click.UNPROCESSED, metavar="to-disk|to-filesystem|... ARGS..."
 )
@@ -69,22 +69,21 @@ def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
     def body() -> None:
         line = parse_bootc_install(words)
         source = given["source_root"] or line.source_imgref or "/"
-        request = request_of(
-            source, **cast("Given", {k: v for k, v in given.items() if k not in OWN})
-        )
+        own = cast("Given", {name: value for name, value in given.items() if name not in OWN})
         asked = bootc.InstallRequest(
             bootc=line,
-            request=replace(request, receipts=tuple(map(Path.absolute, request.receipts))),
+            request=request_of(source, **own),
             when=When(given["when"]),
             keep=given["on_failure"] == "keep",
             hooks=HookOptions(
                 unsafe_skip_verify=given["unsafe_skip_verify"], timeout=given["hook_timeout"]
             ),
+            opening=opening_of(**own),
         )
         done = bootc.install(asked, output.context)
         document = report.document(
             "install",
-            request.source,
+            source,
             target=str(line.target),
             when=str(done.way.when),
             reason=done.way.reason,

@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 import click
 
+from installer_plugin.block.base import Key, OpenOptions
 from installer_plugin.request import Request
 from installer_plugin.storage.engines import EngineChoice
 from installer_plugin.storage.sources import STORE_FORMS
@@ -36,6 +37,9 @@ class Given(TypedDict, total=False):
     receipt: tuple[Path, ...]
     output: Path | None
     dry_run: bool
+    key_file: Path | None
+    passphrase_file: Path | None
+    root_partition: str
 
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -69,6 +73,20 @@ receipt = click.option(
     "--receipt", type=FILE, multiple=True, metavar="FILE",
     help="Write the receipt here too.",
 )  # fmt: skip
+key_file = click.option(
+    "--key-file", type=FILE, metavar="FILE", help="The key of an encrypted disk, byte for byte."
+)
+passphrase_file = click.option(
+    "--passphrase-file", type=FILE, metavar="FILE",
+    help="A file that holds the passphrase of an encrypted disk.  [default: the machine's TPM]",
+)  # fmt: skip
+root_partition = click.option(
+    "--root-partition", default="", metavar="P",
+    help="The root of a disk: number, name, label or device of a partition, or GROUP/VOLUME.  "
+    "[default: found by type, name, label, content]",
+)  # fmt: skip
+disk = (key_file, passphrase_file, root_partition)
+"""Options of what may be a disk."""
 dry_run = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
 
 _require = click.option(
@@ -105,8 +123,17 @@ def speech(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_OURS = ("format", "progress_fd", "quiet", "output", "engine", "backend", "store", "receipt")
+_OURS = (
+    "format", "progress_fd", "quiet", "output", "engine", "backend", "store", "receipt",
+    "key_file", "passphrase_file", "root_partition",
+)  # fmt: skip
 """Options that are not taken over into the request as they are."""
+
+
+def opening_of(**given: Unpack[Given]) -> OpenOptions:
+    """How the target is to be opened when it is a disk."""
+    key = Key(passphrase_file=given.get("passphrase_file"), key_file=given.get("key_file"))
+    return OpenOptions(key=key, root_partition=given.get("root_partition", ""))
 
 
 def request_of(source: str, **given: Unpack[Given]) -> Request:

@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from installer_plugin.events import Events
 from installer_plugin.rootfs import Rootfs
 
+Entries = frozenset[tuple[str, int, int]]
+"""Boot entries: path below the physical root, inode number, time of the last change."""
+
+STAGE = "install"
 PLACES = ("boot/loader/entries", "boot/efi/loader/entries", "efi/loader/entries")
 SUFFIX = ".conf"
 ASIDE = ".bound-images-missing"
@@ -24,33 +29,59 @@ Its bound images are not proven to be there. Install it again; or, to boot it al
 
 
 @contextmanager
-def held_back(physical_root: Path, *, keep: bool) -> Iterator[None]:
+def held_back(physical_root: Path, events: Events, *, keep: bool) -> Iterator[None]:
     """Keep the target from booting while its images are on their way, and for good if that fails.
 
     The entries are set aside first and come back last, so that neither a power cut nor a kill leaves
     a system that boots without its images. With *keep* they come back also after a failure. Raises
     OSError.
     """
-    set_aside(physical_root, "the copying of its bound images has not come to its end")
+    if not set_aside(physical_root, "the copying of its bound images has not come to its end"):
+        events.warn(
+            STAGE,
+            "no boot entries on the root file system: nothing keeps the target from booting "
+            "should its bound images fail",
+        )
     try:
         yield
     except BaseException as failure:
         if keep:
             restore(physical_root)
         else:
-            _note(physical_root, f"{failure}".splitlines()[0] if f"{failure}" else "interrupted")
+            _note(physical_root, reason_of(failure))
         raise
     restore(physical_root)
 
 
-def set_aside(physical_root: Path, reason: str) -> tuple[Path, ...]:
-    """Rename every boot entry below *physical_root* so that no boot loader takes it.
+def reason_of(failure: BaseException) -> str:
+    """*failure* in one line."""
+    return next(iter(f"{failure}".splitlines()), "") or "interrupted"
+
+
+def entries(physical_root: Path) -> Entries:
+    """The boot entries below *physical_root*; raises OSError."""
+    return frozenset(
+        _identity(entry, physical_root)
+        for folder in _folders(physical_root)
+        for entry in folder.glob(f"*{SUFFIX}")
+    )
+
+
+def _identity(entry: Path, physical_root: Path) -> tuple[str, int, int]:
+    seen = entry.lstat()
+    return str(entry.relative_to(physical_root)), seen.st_ino, seen.st_mtime_ns
+
+
+def set_aside(physical_root: Path, reason: str, spare: Entries = frozenset()) -> tuple[Path, ...]:
+    """Rename every boot entry below *physical_root* but *spare* so that no boot loader takes it.
 
     A note beside them tells *reason* and how to undo it. Returns the new names; raises OSError.
     """
     renamed = []
     for folder in _folders(physical_root):
         for entry in sorted(folder.glob(f"*{SUFFIX}")):
+            if _identity(entry, physical_root) in spare:
+                continue
             aside = entry.with_name(entry.name + ASIDE)
             entry.rename(aside)
             renamed.append(aside)

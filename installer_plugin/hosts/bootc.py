@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from installer_plugin.block.base import OpenOptions
+from installer_plugin.block.journal import close_stale, opening
 from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.errors import (
     BoundImagesError,
@@ -28,24 +30,33 @@ from installer_plugin.errors import (
 )
 from installer_plugin.events import Events
 from installer_plugin.hooks.phases import Phase
-from installer_plugin.hosts.boot_entries import held_back
+from installer_plugin.hosts.before import Before
+from installer_plugin.hosts.boot_entries import held_back, reason_of, set_aside
 from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, Verb, skip_spelling
-from installer_plugin.hosts.finalize import finalize
+from installer_plugin.hosts.disk import require_target
+from installer_plugin.hosts.finalize import finalize, writable
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import relayed
+from installer_plugin.hosts.room import room_problems, system_bytes
 from installer_plugin.hosts.shim import EVENTS, Outcome, Session, shim_script
-from installer_plugin.hosts.way import Situation, Way, When, choose_way
+from installer_plugin.hosts.way import TOOL_VARIABLE, Situation, Way, When, choose_way
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.pipeline import Checked, check, verify_target
-from installer_plugin.process import Command, CommandError, find_tool
+from installer_plugin.process import Command, CommandError, bound_to_us_argv, find_tool
 from installer_plugin.request import Context, Request, configured, open_root
 from installer_plugin.rootfs import Rootfs
 from installer_plugin.staged.directory import StateDirectory
+from installer_plugin.staged.paths import with_absolute_paths
+from installer_plugin.stages import report
 from installer_plugin.storage.conf import load_storage_conf
 from installer_plugin.storage.scratch import scratch_directory
 
 BOOTC = "bootc"
 STAGE = "install"
+COMPOSEFS_WARNING = (
+    "the composefs backend of bootc (seen up to 1.16) keeps only the OS image when it cleans up: its "
+    "next upgrade will remove the bound images; run 'podman pull' or install again"
+)
 MODULES = "usr/lib/modules"
 
 
@@ -61,6 +72,11 @@ class InstallRequest:
     """Whether a target that failed may boot all the same."""
     hooks: HookOptions = field(default_factory=HookOptions)
     opening: OpenOptions = field(default_factory=OpenOptions)
+
+    @property
+    def disk(self) -> Path | None:
+        """The disk or disk image that is installed to."""
+        return self.bootc.target if self.bootc.verb is Verb.TO_DISK else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,26 +94,34 @@ def install(asked: InstallRequest, context: Context) -> Installed:
 
     Raises what went wrong: before the disk is touched whenever that can be known.
     """
-    with scratch_directory(Path(tempfile.gettempdir())) as work:
+    place, can_run = _work_place()
+    with scratch_directory(place) as work:
         state = StateDirectory.open(work / "state")
-        state.write_request(asked.request)
-        phases = Phases(state, asked.hooks, context)
+        request = with_absolute_paths(asked.request)
+        asked = replace(asked, request=request)
+        state.write_request(request)
+        phases = Phases(state, asked.hooks, context, asked.disk)
         spelling = _bootc_spelling(asked.bootc, context)
         run = _Run(asked, context, work, state, phases)
-        if asked.request.dry_run:
-            _, way = run.choose()
-            return Installed(way=way, images=(), plan=_plan(asked, way, spelling, phases))
-        with phases.cleaned_up():
-            phases.run(Phase.PRE_INSTALL)
-            images, way = run.choose()
-            if not images:
-                run.bootc(asked.bootc.argv(), {})
-                return Installed(way=way, images=())
-            if way.when is When.DURING:
-                run.during(images)
-            else:
-                run.after(spelling)
-            return Installed(way=way, images=run.proven())
+        run.require_target()
+        if request.dry_run:
+            found = run.look(can_run_shim=can_run)
+            plan = _plan(asked, found, spelling, phases)
+            return Installed(way=found.way, images=(), plan=plan)
+        with phases.cleaned_up(), run.target_forgotten():
+            run.prepare()
+            found = run.look(can_run_shim=can_run)
+            return Installed(way=found.way, images=run.install(found, spelling))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known once everything has been looked at."""
+
+    images: tuple[ResolvedImage, ...]
+    way: Way
+    composefs: bool
+    """Whether bootc takes its composefs backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +134,88 @@ class _Run:
     state: StateDirectory
     phases: Phases
 
-    def choose(self) -> tuple[tuple[ResolvedImage, ...], Way]:
-        """The images, and the way to take for them; says which and why."""
+    def require_target(self) -> None:
+        """Take back what a killed run has left open; raises for a target that cannot be one."""
+        state, runner = self.asked.opening.state, self.context.runner
+        with opening(state):
+            for problem in close_stale(state, runner):
+                self.context.events.warn(STAGE, f"an earlier run left {problem}")
+        require_target(self.asked.bootc, runner)
+
+    @contextmanager
+    def target_forgotten(self) -> Iterator[None]:
+        """Tell cleanup hooks of no target that is mounted no more."""
+        target = self.asked.bootc.target
+        try:
+            yield
+        finally:
+            there = target if target.is_dir() else None
+            self.state.write_request(replace(self.asked.request, target=there))
+
+    def prepare(self) -> None:
+        """Run the phase in which the target is untouched; what is wrong is told all at once."""
+        try:
+            self.phases.run(Phase.PRE_INSTALL)
+        except (SourceImageError, PreflightError):
+            # A stage knows its own problems only.
+            check(self.asked.request, replace(self.context, events=Events()))
+            raise
+
+    def look(self, *, can_run_shim: bool) -> _Found:
+        """The images, and the way to take for them; says which and why. Raises PreflightError."""
         quiet = replace(self.context, events=Events())  # the stages have told all of it
         checked = check(self.asked.request, quiet)
-        way = choose_way(self.asked.when, _situation(self.asked, checked, self.context))
+        situation = _situation(self.asked, checked, quiet, can_run_shim=can_run_shim)
+        composefs = self.asked.bootc.composefs or situation.composefs_image
+        if not checked.images:
+            return _Found((), Way(When.AFTER, report.NOTHING), composefs)
+        self._require_room(checked.images, composefs=composefs)
+        way = choose_way(self.asked.when, situation)
         self.context.events.step(STAGE, f"way in: {way.when} ({way.reason})")
-        _warn_of_composefs(way, self.asked, self.context)
-        return checked.images, way
+        if composefs:
+            self.context.events.warn(STAGE, COMPOSEFS_WARNING)
+        return _Found(checked.images, way, composefs)
 
-    def bootc(self, argv: tuple[str, ...], env: dict[str, str]) -> None:
+    def _require_room(self, images: tuple[ResolvedImage, ...], *, composefs: bool) -> None:
+        install, quiet = self.asked.bootc, replace(self.context, events=Events())
+        if install.verb is not Verb.TO_DISK:
+            return
+        with configured():
+            system = system_bytes(self.asked.request, quiet)
+        if system is None:
+            said = "the size of the OS image is not known here: only its images' is checked"
+            self.context.events.step(STAGE, said)
+        problems = room_problems(install, images, system=system or 0, composefs=composefs)
+        if problems:
+            raise PreflightError(*problems)
+
+    def install(self, found: _Found, spelling: SkipSpelling) -> tuple[VerifiedImage, ...]:
+        """Let bootc install in the way that was found, and prove what it has left."""
+        before = Before.look(self.asked.bootc.target)
+        if not found.images:
+            self.bootc(_without_any(self.asked, spelling))
+            return ()
+        if found.way.when is When.DURING:
+            with self.guarded(before, lambda: Outcome.load(self.work) is not None):
+                self.during(found.images)
+        else:
+            self.after(spelling, before)
+        with self.guarded(before):
+            return self.proven()
+
+    def bootc(self, argv: tuple[str, ...], env: Mapping[str, str] = MappingProxyType({})) -> None:
         """Run bootc, its output streaming through; raises HostError with its exit code."""
         purpose = f"install to {self.asked.bootc.target}"
-        command = Command(argv=argv, purpose=purpose, env=env)
+        command = Command(argv=bound_to_us_argv(argv), purpose=purpose, env=env)
         try:
             self.context.runner.follow(command, _pass_through)
         except CommandError as error:
-            hint = "see bootc's own message above"
-            raise HostError(error.problem(" ".join(argv[:3]), hint=hint)) from error
+            # All of it was shown as it came.
+            _, mark, last = error.stderr.rpartition("error: ")
+            told = CommandError(command, error.ending, mark + last)
+            raise HostError(
+                told.problem(" ".join(argv[:3]), hint="see what bootc has said above")
+            ) from error
 
     def during(self, images: Sequence[ResolvedImage]) -> None:
         """Let bootc come to its copying, and be there in its place."""
@@ -138,6 +226,7 @@ class _Run:
             expected=names,
             keep=self.asked.keep,
             hooks=self.asked.hooks,
+            disk=self.asked.disk,
         )
         session.save()
         programs = self.work / "bin"
@@ -148,7 +237,7 @@ class _Run:
         path = f"{programs}:{os.environ.get('PATH', os.defpath)}"
         try:
             with relayed(self.work / EVENTS, self.context.events):
-                self.bootc(self.asked.bootc.argv(), {"PATH": path})
+                self.bootc(self.asked.bootc.argv, {"PATH": path})
         except HostError as error:
             outcome = Outcome.load(self.work)
             if outcome and outcome.exit_code:
@@ -163,36 +252,65 @@ class _Run:
                 )
             )
 
-    def after(self, spelling: SkipSpelling) -> None:
+    def after(self, spelling: SkipSpelling, before: Before) -> None:
         """Let bootc install without bound images, then do the rest on its target."""
         install = self.asked.bootc
-        own = tuple(word for word in install.args if word != "--bound-images=stored")
-        extra = [str(spelling)]
-        if install.verb is Verb.TO_FILESYSTEM and not install.skip_finalize:
-            extra.append("--skip-finalize")
-        self.bootc(replace(install, args=own).argv(*extra), {})
-        with self._target(read_only=False) as root:
-            retarget(self.state, self.asked.request, root)
-            with held_back(root, keep=self.asked.keep):
-                self.phases.run(Phase.POST_INSTALL)
-                self.phases.run(Phase.VERIFY)
-            if not install.skip_finalize:
-                self._finalize(root)
+        held: list[Path] = []
+        with self.guarded(before, lambda: bool(held)):
+            self.bootc(install.argv_without_images(spelling))
+            with self._target() as root:
+                held.append(root)
+                retarget(self.state, self.asked.request, root)
+                with held_back(root, self.context.events, keep=self.asked.keep):
+                    self.phases.run(Phase.POST_INSTALL)
+                    self.phases.run(Phase.VERIFY)
+                if not install.skip_finalize:
+                    self._finalize(root)
 
     def proven(self) -> tuple[VerifiedImage, ...]:
         """Read the finished target once more, whatever bootc has said."""
-        with self._target(read_only=True) as root:
-            request = replace(self.asked.request, target=root)
-            return verify_target(request, self.context)
+        request = replace(self.asked.request, target=self.asked.bootc.target, receipts=())
+        return verify_target(request, self.context, self.asked.opening)
 
     @contextmanager
-    def _target(self, *, read_only: bool) -> Iterator[Path]:
-        options = replace(self.asked.opening, read_only=read_only)
-        events, runner = self.context.events, self.context.runner
-        with open_target(self.asked.bootc.target, options, runner, events) as opened:
-            if not read_only:
-                make_writable(opened, runner)
-            yield opened.physical_root
+    def guarded(
+        self, before: Before, is_handled: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
+        """Keep what bootc has written from booting when anything goes wrong.
+
+        *is_handled*: whether somebody else has seen to that, or the images are proven.
+        """
+        try:
+            yield
+        except BaseException as failure:
+            if not (self.asked.keep or is_handled()):
+                self._set_aside(before, reason_of(failure))
+            raise
+
+    def _set_aside(self, before: Before, reason: str) -> None:
+        target = self.asked.bootc.target
+        try:
+            if before.has_changed():
+                with self._target() as root, writable(root, self.context.runner):
+                    set_aside(root, reason, before.entries)
+        except (BoundImagesError, CommandError, OSError) as error:
+            self.context.events.warn(
+                STAGE, f"{target}: its boot entries could not be set aside: {error}"
+            )
+
+    @contextmanager
+    def _target(self) -> Iterator[Path]:
+        """The target as a directory, to be written; what fails there is told by the disk's name."""
+        named, (runner, events) = (
+            self.asked.bootc.target,
+            (self.context.runner, self.context.events),
+        )
+        with open_target(named, self.asked.opening, runner, events) as target:
+            try:
+                make_writable(target, runner)
+                yield target.physical_root
+            except BoundImagesError as error:
+                raise type(error)(*map(target.retold, error.problems)) from error
 
     def _finalize(self, root: Path) -> None:
         try:
@@ -200,6 +318,27 @@ class _Run:
         except CommandError as error:
             hint = "the images are there and proven; look at the file system"
             raise HostError(error.problem(str(root), hint=hint)) from error
+
+
+def _work_place() -> tuple[Path, bool]:
+    """Where we keep what bootc's children read, and whether programs can be started there.
+
+    Not below /tmp where that can be helped: bootc mounts a file system of its own there
+    (install.rs, setup_tmp_mounts).
+    """
+    places = (Path("/run"), Path("/var/lib"), Path(tempfile.gettempdir()))
+    usable = [place for place in places if os.access(place, os.W_OK)]
+    for place in usable:
+        if not os.statvfs(place).f_flag & os.ST_NOEXEC:
+            return place, True
+    return usable[0], False
+
+
+def _without_any(asked: InstallRequest, spelling: SkipSpelling) -> tuple[str, ...]:
+    """The call for an image that declares none; / may declare others, which are not its own."""
+    if asked.request.source == "/":
+        return asked.bootc.argv
+    return asked.bootc.argv_without_images(spelling, keep_open=False)
 
 
 def _pass_through(line: str) -> None:
@@ -229,7 +368,9 @@ def _bootc_spelling(install: BootcInstall, context: Context) -> SkipSpelling:
     return skip_spelling(version.strip(), help_text)
 
 
-def _situation(asked: InstallRequest, checked: Checked, context: Context) -> Situation:
+def _situation(
+    asked: InstallRequest, checked: Checked, context: Context, *, can_run_shim: bool
+) -> Situation:
     with configured():
         conf = load_storage_conf(context.system, context.env)
         with open_root(asked.request, context) as root:
@@ -241,6 +382,8 @@ def _situation(asked: InstallRequest, checked: Checked, context: Context) -> Sit
         resolved=checked.images,
         default_stores=frozenset(conf.stores),
         composefs_image=uki,
+        tool=context.env.get(TOOL_VARIABLE, ""),
+        can_run_shim=can_run_shim,
     )
 
 
@@ -253,15 +396,6 @@ def brings_uki(root: Rootfs) -> bool:
     return any(name.endswith(".efi") for name in names)
 
 
-def _warn_of_composefs(way: Way, asked: InstallRequest, context: Context) -> None:
-    if asked.bootc.composefs or "composefs" in way.reason:
-        context.events.warn(
-            STAGE,
-            "the composefs backend of bootc (seen up to 1.16) keeps only the OS image when it cleans "
-            "up: its next upgrade will remove the bound images; run 'podman pull' or install again",
-        )
-
-
 def _failure(outcome: Outcome) -> BoundImagesError:
     """What the shim reported, as the error it was there."""
     kinds = (SourceImageError, PreflightError, CopyError, VerificationError, HostError, ConfigError)
@@ -270,7 +404,7 @@ def _failure(outcome: Outcome) -> BoundImagesError:
 
 
 def _plan(
-    asked: InstallRequest, way: Way, spelling: SkipSpelling, phases: Phases
+    asked: InstallRequest, found: _Found, spelling: SkipSpelling, phases: Phases
 ) -> tuple[str, ...]:
     """What would be done, in order: phases with their hooks, and commands."""
 
@@ -281,17 +415,14 @@ def _plan(
             for hook in hooks
         ]
 
-    inside = [*steps(Phase.POST_INSTALL), *steps(Phase.VERIFY)]
-    if way.when is When.DURING:
-        lines = [
-            "run: " + " ".join(asked.bootc.argv()),
-            *(f"  in its copy step, {x}" for x in inside),
-        ]
+    if not found.images:
+        lines = ["run: " + " ".join(_without_any(asked, spelling))]
     else:
-        lines = ["run: " + " ".join(asked.bootc.argv(str(spelling))), *inside]
-    return (
-        *steps(Phase.PRE_INSTALL),
-        *lines,
-        f"read back: {asked.bootc.target}",
-        *steps(Phase.CLEANUP),
-    )
+        inside = [*steps(Phase.POST_INSTALL), *steps(Phase.VERIFY)]
+        if found.way.when is When.DURING:
+            inside = [f"  in its copy step, {line}" for line in inside]
+            argv = asked.bootc.argv
+        else:
+            argv = asked.bootc.argv_without_images(spelling)
+        lines = ["run: " + " ".join(argv), *inside, f"read back: {asked.bootc.target}"]
+    return (*steps(Phase.PRE_INSTALL), *lines, *steps(Phase.CLEANUP))

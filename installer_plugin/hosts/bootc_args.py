@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 
 from installer_plugin.errors import ConfigError, Problem
@@ -22,6 +23,7 @@ WITH_VALUE = frozenset((
 """Options that take a value; the rest are flags."""
 EXISTING_ROOT = Path("/target")
 """Where ``to-existing-root`` expects the host's root, unless it is told."""
+_SIZE = re.compile(r"(\d+)([MGT]?)")
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
@@ -57,11 +59,25 @@ class BootcInstall:
     composefs: bool
     skip_finalize: bool
     filesystem: str | None
+    root_size: int | None
+    """Bytes; None when not given, or in a form that is not known here."""
+    tpm2_luks: bool
     via_loopback: bool
 
-    def argv(self, *extra: str) -> tuple[str, ...]:
-        """The call of bootc, with *extra* options before the caller's."""
-        return ("bootc", "install", self.verb, *extra, *self.args)
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The call of bootc as the caller gave it."""
+        return ("bootc", "install", self.verb, *self.args)
+
+    def argv_without_images(
+        self, spelling: SkipSpelling, *, keep_open: bool = True
+    ) -> tuple[str, ...]:
+        """The call that leaves bound images to us, and, to *keep_open*, finalizing where bootc can."""
+        extra: list[str] = [spelling]
+        if keep_open and self.verb is Verb.TO_FILESYSTEM and not self.skip_finalize:
+            extra.append("--skip-finalize")
+        own = _without_option(self.args, "--bound-images")
+        return ("bootc", "install", self.verb, *extra, *own)
 
 
 def parse_bootc_install(words: Sequence[str]) -> BootcInstall:
@@ -96,6 +112,8 @@ def parse_bootc_install(words: Sequence[str]) -> BootcInstall:
         composefs="--composefs-backend" in options,
         skip_finalize="--skip-finalize" in options or verb is Verb.TO_EXISTING_ROOT,
         filesystem=options.get("--filesystem"),
+        root_size=_root_size(options.get("--root-size", "")),
+        tpm2_luks=options.get("--block-setup") == "tpm2-luks",
         via_loopback="--via-loopback" in options,
     )
 
@@ -118,6 +136,25 @@ def _split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         else:
             positionals.append(word)
     return options, positionals
+
+
+def _root_size(text: str) -> int | None:
+    """``--root-size``: a number and M (default), G or T."""
+    found = _SIZE.fullmatch(text)
+    return int(found[1]) << {"": 20, "M": 20, "G": 30, "T": 40}[found[2]] if found else None
+
+
+def _without_option(args: Sequence[str], name: str) -> tuple[str, ...]:
+    """*args* without the option *name* and its value."""
+    rest: list[str] = []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            return (*rest, word, *words)
+        value = tuple(islice(words, 1)) if word in WITH_VALUE else ()
+        if word.partition("=")[0] != name:
+            rest += (word, *value)
+    return tuple(rest)
 
 
 def skip_spelling(version: str, help_text: str) -> SkipSpelling:

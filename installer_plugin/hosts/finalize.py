@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from installer_plugin.process import Command, Runner
 
 BOOT = "boot"
+FREEZE = 'trap : TERM; fsfreeze -f "$1"; code=$?; fsfreeze -u "$1" || code=$?; exit "$code"'
+"""Freeze and thaw; a signal does not come between them."""
 
 
 def finalize_commands(mount_points: tuple[Path, ...], vfat: frozenset[Path]) -> tuple[Command, ...]:
@@ -20,8 +25,7 @@ def finalize_commands(mount_points: tuple[Path, ...], vfat: frozenset[Path]) -> 
         commands.append(_command("trim", path, "fstrim", "--quiet-unsupported", "-v", str(path)))
         commands.append(_command("close", path, "mount", "-o", "remount,ro", str(path)))
         if path not in vfat:
-            commands.append(_command("freeze", path, "fsfreeze", "-f", str(path)))
-            commands.append(_command("thaw", path, "fsfreeze", "-u", str(path)))
+            commands.append(_command("flush", path, "sh", "-c", FREEZE, "fsfreeze", str(path)))
     return tuple(commands)
 
 
@@ -39,6 +43,24 @@ def finalize(physical_root: Path, runner: Runner) -> None:
     vfat = frozenset(path for path in mount_points if _is_vfat(path, runner))
     for command in finalize_commands(mount_points, vfat):
         runner.run(command)
+
+
+@contextmanager
+def writable(physical_root: Path, runner: Runner) -> Iterator[None]:
+    """Make a root that is finalized already writable once more; raises CommandError."""
+    places = (physical_root, physical_root / BOOT)
+    closed = [place for place in places if _is_read_only(place)]
+    for place in closed:
+        runner.run(_command("open", place, "mount", "-o", "remount,rw", str(place)))
+    try:
+        yield
+    finally:
+        for place in closed:
+            runner.run(_command("close", place, "mount", "-o", "remount,ro", str(place)))
+
+
+def _is_read_only(place: Path) -> bool:
+    return place.is_mount() and bool(os.statvfs(place).f_flag & os.ST_RDONLY)
 
 
 def _is_vfat(path: Path, runner: Runner) -> bool:

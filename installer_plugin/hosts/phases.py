@@ -36,9 +36,16 @@ class HookOptions:
 class Phases:
     """The phases of one installation."""
 
-    def __init__(self, state: StateDirectory, options: HookOptions, context: Context) -> None:
+    def __init__(
+        self,
+        state: StateDirectory,
+        options: HookOptions,
+        context: Context,
+        disk: Path | None = None,
+    ) -> None:
         """Read the hooks of all phases; raises HostError when one of them may not be used."""
         self._state = state
+        self._disk = disk
         self._context = context
         self._options = options
         self.plans: Mapping[Phase, PhasePlan] = plans(
@@ -71,9 +78,9 @@ class Phases:
     def _facts(self) -> Facts:
         request = self._state.read_request()
         if request is None:
-            return Facts(state_dir=self._state.path)
+            return Facts(state_dir=self._state.path, disk=self._disk)
         if request.target is None:
-            return Facts(state_dir=self._state.path, source=request.source)
+            return Facts(state_dir=self._state.path, source=request.source, disk=self._disk)
         store = require_target(request)
         return Facts(
             state_dir=self._state.path,
@@ -81,6 +88,7 @@ class Phases:
             target=store.physical_root,
             store=store.graph_root,
             backend=store.backend,
+            disk=self._disk,
         )
 
 

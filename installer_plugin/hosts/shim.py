@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from installer_plugin.errors import BoundImagesError, HostError, InterruptedBySignal, Problem
@@ -30,10 +35,20 @@ from installer_plugin.storage.naming import replace_file
 
 ALIAS = "/run/bootc/storage"
 """Where bootc bind-mounts the target store for podman."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESTINATION = f"containers-storage:[overlay@{ALIAS}+/proc/self/fd/3]"
-PUSH = ("image", "push", "--remove-signatures")
+PUSH = ("image", "push")
+"""Followed by ``--remove-signatures`` since bootc 1.1.0."""
 SESSION, OUTCOME, SEEN, EVENTS = "shim.json", "outcome.json", "seen.json", "events"
 MAX_ANCESTORS = 32
+WATCH_SECONDS = 0.5
+GRACE_SECONDS = 4.0
+"""For what we have started to end; the installation gives us more (process.END_GRACE_SECONDS)."""
+PACKAGE_PLACE = Path(__file__).resolve().parents[2]
+PROGRAM = (
+    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "from installer_plugin.hosts.shim import main; main(sys.argv[1:])"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +64,8 @@ class Session:
     keep: bool
     """Whether a target that failed may boot all the same."""
     hooks: HookOptions
+    disk: Path | None = None
+    """The disk that bootc installs to."""
 
     def save(self) -> None:
         """Write it where the shim finds it."""
@@ -59,6 +76,7 @@ class Session:
             "hooks_root": str(self.hooks.root),
             "unsafe_skip_verify": self.hooks.unsafe_skip_verify,
             "hook_timeout": self.hooks.timeout,
+            "disk": str(self.disk) if self.disk else None,
         }
         replace_file(self.folder / SESSION, json.dumps(data).encode())
 
@@ -76,6 +94,7 @@ class Session:
                 unsafe_skip_verify=data["unsafe_skip_verify"],
                 timeout=data["hook_timeout"],
             ),
+            disk=Path(data["disk"]) if data["disk"] else None,
         )
 
 
@@ -106,15 +125,22 @@ class Outcome:
 
 def pushed_image(words: Sequence[str]) -> str | None:
     """The image of bootc's own copy call; None for any other call."""
-    if tuple(words[: len(PUSH)]) != PUSH or len(words) != len(PUSH) + 2:
+    if tuple(words[: len(PUSH)]) != PUSH:
         return None
-    image, destination = words[-2:]
+    arguments = [word for word in words[len(PUSH) :] if not word.startswith("--")]
+    if len(arguments) != 2 or list(words[-2:]) != arguments:
+        return None
+    image, destination = arguments
     return image if destination == DESTINATION + image else None
 
 
 def shim_script(python: str, folder: Path) -> str:
-    """The program that PATH leads to."""
-    return f'#!/bin/sh\nexec {python} -m installer_plugin.hosts.shim {folder} "$@"\n'
+    """The program that PATH leads to.
+
+    Whatever directory bootc calls it in: nothing is imported from there (-P).
+    """
+    words = (python, "-P", "-c", PROGRAM, str(PACKAGE_PLACE), str(folder))
+    return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -155,14 +181,43 @@ def _take_over(session: Session, image: str) -> int:
 def _install(session: Session) -> Outcome:
     """The phases after bootc's own work; every failure becomes an outcome, for bootc sees only 0 or 1."""
     try:
-        with written_to(session.folder / EVENTS) as events:
-            _run_phases(session, Context(Runner(), events, os.environ))
+        with written_to(session.folder / EVENTS) as events, _ended_with(session.owner):
+            _run_phases(session, Context(Runner(GRACE_SECONDS), events, os.environ))
     except BoundImagesError as error:
         return Outcome(error.exit_code, error.problems)
     except InterruptedBySignal as error:
         problem = Problem(subject="installation", message=f"interrupted by {error.signal_name}")
         return Outcome(error.exit_code, (problem,))
     return Outcome(0, ())
+
+
+@contextmanager
+def _ended_with(owner: int) -> Iterator[None]:
+    """Raise InterruptedBySignal when we are told to end, or bootc or the installation is no more."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise InterruptedBySignal(signal.Signals(number).name)
+
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            if not _is_ancestor(owner):
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    for number in SIGNALS:
+        signal.signal(number, handle)
+    watcher = threading.Thread(target=watch, name="installation-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _run_phases(session: Session, context: Context) -> None:
@@ -176,8 +231,8 @@ def _run_phases(session: Session, context: Context) -> None:
             hint="use --when=after",
         )
     retarget(state, request, store.physical_root)
-    phases = Phases(state, session.hooks, context)
-    with held_back(store.physical_root, keep=session.keep):
+    phases = Phases(state, session.hooks, context, session.disk)
+    with held_back(store.physical_root, context.events, keep=session.keep):
         phases.run(Phase.POST_INSTALL)
         phases.run(Phase.VERIFY)
 
@@ -199,7 +254,3 @@ def _is_ancestor(pid: int) -> bool:
             return False
         here = int(status.rpartition(")")[2].split()[1])
     return False
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -11,6 +11,9 @@ from installer_plugin.errors import ConfigError, Problem
 from installer_plugin.hosts.bootc_args import BootcInstall
 from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
 
+TOOL_VARIABLE = "BOOTC_EXP_EXTERNAL_CONTAINER_TOOL"
+"""Since bootc 1.16.0: what is called for podman and skopeo."""
+
 
 class When(StrEnum):
     """``--when``."""
@@ -43,6 +46,10 @@ class Situation:
     """Where podman, as bootc calls it, finds images."""
     composefs_image: bool
     """Whether the image brings a UKI, which makes bootc choose its composefs backend."""
+    tool: str = ""
+    """What the environment tells bootc to call in the place of podman (TOOL_VARIABLE)."""
+    can_run_shim: bool = True
+    """Whether there is a place for our own podman from which bootc can start it."""
 
 
 def choose_way(asked: When, situation: Situation) -> Way:
@@ -75,6 +82,10 @@ def _obstacles(situation: Situation) -> list[str]:
         )
     elif situation.source != "/":
         obstacles.append(f"bootc reads the bound images of /, not of {situation.source}")
+    if situation.tool:
+        obstacles.append(f"{TOOL_VARIABLE} makes bootc call {situation.tool}, not podman")
+    if not situation.can_run_shim:
+        obstacles.append("no directory that bootc sees lets programs be started")
     obstacles += [
         f"bootc reads {image.location} as {image.bootc_name or 'an error'}"
         for image in situation.bound

@@ -55,6 +55,8 @@ class Plan:
     scratch: tuple[Path, ...] = ()
     """Directories that may hold temporary files, the preferred one first."""
     lock: Mapping[str, LockedImage] | None = None
+    closed_for_now: bool = False
+    """Whether the target is read-only because we have mounted it so until everything is checked."""
     policy: Policy | None = None
     """The SELinux policy that the target store is to be labelled by."""
 
@@ -66,7 +68,7 @@ def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
         *(check_labelling(plan.policy) if plan.policy and plan.images else ()),
         *(check_direct(plan.selected) if plan.direct_only else ()),
         *check_lock(plan.images, plan.lock),
-        *(check_target(plan.target) if plan.target else ()),
+        *(check_target(plan.target, closed=plan.closed_for_now) if plan.target else ()),
         *(check_space(plan, plan.target) if plan.target else ()),
     )
 
@@ -143,9 +145,9 @@ def check_lock(
             )
 
 
-def check_target(target: TargetStore) -> Iterator[Problem]:
-    """A target that cannot be written, or whose store is damaged already."""
-    if not os.access(target.physical_root, os.W_OK):
+def check_target(target: TargetStore, *, closed: bool = False) -> Iterator[Problem]:
+    """A target that cannot be written, unless we keep it *closed*, or whose store is damaged already."""
+    if not closed and not os.access(target.physical_root, os.W_OK):
         yield Problem(
             subject=str(target.physical_root),
             message="is read-only, expected a target that can be written",
@@ -189,7 +191,10 @@ def check_space(plan: Plan, target: TargetStore) -> Iterator[Problem]:
         for chain, (image, layer) in missing.items()
         if image.image_id not in staged
     }
-    if piped and choose_scratch(plan.scratch, scratch_need(piped)) is None:
+    # A target that is closed for now will be a place for temporary files too.
+    spare = room.bytes - need.bytes if plan.closed_for_now else 0
+    lacks = bool(piped) and spare < scratch_need(piped)
+    if lacks and choose_scratch(plan.scratch, scratch_need(piped)) is None:
         yield _no_scratch(plan.scratch, piped)
 
 

@@ -63,7 +63,9 @@ def _refusals(store: GraphRoot, layer: LayerRecord) -> Iterator[Refusal]:
     if layer.diff_id is None or layer.diff_size is None:
         yield Refusal(Guard.NO_DIFF_ID, f"{shown} is known by its table of contents only")
     elif layer.id not in layer_ids(layer):
-        yield Refusal(Guard.UNUSUAL_LAYER, f"{shown} has an ID that does not follow from its diff ID")
+        yield Refusal(
+            Guard.UNUSUAL_LAYER, f"{shown} has an ID that does not follow from its diff ID"
+        )
     if layer.mapped:
         yield Refusal(Guard.MAPPED_OWNERS, f"{shown} has an ID mapping")
     if not _is(store, f"overlay-layers/{layer.id}.tar-split.gz", REGULAR_FILE):

@@ -28,11 +28,13 @@ MANIFEST_KEY = "manifest"
 """Big-data key of the manifest that is used by default; also the prefix of all other manifests'."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_SURROGATE = re.compile(rb"\\\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 """Half a character, which UTF-8 cannot hold, may be there where this matches."""
 BYTES_PER_PIECE = 32
 """Records of real stores have an object or array in 100 bytes; each takes more memory than text."""
-FREE_PIECES = 1024
+NAME_MAX = 255
+"""Bytes of a file's name on Linux."""
+FREE_PIECES = 1 << 17
 _PLAIN_KEY = re.compile(r"[.0-9a-z]*")
 
 Record = TypeVar("Record")
@@ -164,6 +166,8 @@ def big_data_file_name(key: str) -> str:
         name = "=" + base64.standard_b64encode(key.encode(errors="surrogateescape")).decode()
     if "/" in name or "\0" in name or name in ("", ".", ".."):
         raise DataError(f"big data {key!r}", "is no usable name, expected one without '/' or NUL")
+    if len(name.encode(errors="surrogateescape")) > NAME_MAX:
+        raise DataError(f"big data {key!r:.80}", f"is no usable name: longer than {NAME_MAX} bytes")
     return name
 
 
@@ -254,7 +258,7 @@ def _layer(fields: _Fields) -> LayerRecord:
         diff_size=size if size is not None and size >= 0 else None,
         toc_digest=fields.string("toc-digest"),
         names=fields.strings("names"),
-        big_data_names=fields.strings("big-data-names"),
+        big_data_names=fields.big_data_keys("big-data-names"),
         incomplete=bool(flags.get("incomplete")),
         mapped=bool(fields.raw.get("uidmap") or fields.raw.get("gidmap")),
         raw=fields.raw,
@@ -267,7 +271,7 @@ def _image(fields: _Fields) -> ImageRecord:
         digest=fields.parsed("digest", parse_manifest_digest),
         names=fields.strings("names"),
         layer=fields.identity("layer") if fields.raw.get("layer") else None,
-        big_data_names=fields.strings("big-data-names"),
+        big_data_names=fields.big_data_keys("big-data-names"),
         big_data_digests=fields.typed_mapping("big-data-digests", str),
         big_data_sizes=fields.typed_mapping("big-data-sizes", int),
         raw=fields.raw,
@@ -325,6 +329,15 @@ class _Fields:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self._wrong(key, "an array of strings")
         return tuple(value)
+
+    def big_data_keys(self, key: str) -> tuple[str, ...]:
+        names = self.strings(key)
+        for name in names:
+            try:
+                big_data_file_name(name)
+            except DataError as error:
+                raise DataError(self.where, f"{key}: {error}") from error
+        return names
 
     def mapping(self, key: str) -> Mapping[str, object]:
         value = self.raw.get(key)

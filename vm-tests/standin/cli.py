@@ -49,13 +49,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     """End by an exception, so that everything open is closed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
     sys.exit(128 + number)
 
 
 def _enter_own_mounts(argv: Sequence[str]) -> None:
     """Start again, same process, with private mounts and a /run/bootc of its own."""
     program = str(Path(__file__).with_name(NAME))
-    script = 'mkdir -p /run/bootc; mount -t tmpfs tmpfs /run/bootc; exec "$@"'
+    script = (
+        "mkdir -p /run/bootc; mount -t tmpfs tmpfs /run/bootc; "
+        '[ -z "$STANDIN_TMP" ] || mount -t tmpfs tmpfs "$STANDIN_TMP"; exec "$@"'
+    )
     os.environ[INSIDE] = str(os.getpid())
     os.execvp(  # noqa: S606 # the caller watches this process
         "unshare",

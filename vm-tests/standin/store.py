@@ -78,7 +78,7 @@ class BootcStore:
         self, store: Path, argv: Sequence[str], *, env: Mapping[str, str] | None = None
     ) -> None:
         with tempfile.TemporaryDirectory(prefix="standin-run-") as run_root:
-            done = subprocess.run(
+            child = subprocess.Popen(
                 ("unshare", "--mount", "sh", "-c", _IN_ALIAS, "sh", run_root, *argv),
                 cwd=store,
                 env={**os.environ, **(env or {})},
@@ -87,11 +87,17 @@ class BootcStore:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                check=False,
             )
-        if done.returncode:
+            try:
+                _, said = child.communicate()
+            except BaseException:
+                # As bootc's children, which the kernel ends with it: they may clean up.
+                child.terminate()
+                child.communicate()
+                raise
+        if child.returncode:
             raise InstallError(
-                f"Subprocess failed: {' '.join(argv)}: exit status {done.returncode}\n{done.stderr}"
+                f"Subprocess failed: {' '.join(argv)}: exit status {child.returncode}\n{said}"
             )
 
 

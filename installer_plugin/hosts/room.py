@@ -1,0 +1,85 @@
+"""Whether the OS image and its bound images fit on a disk, seen before ``bootc install to-disk``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from installer_plugin.block.capacity import DiskLayout, DiskNeed, device_bytes, disk_problems
+from installer_plugin.errors import Problem
+from installer_plugin.hosts.bootc_args import BootcInstall, Verb
+from installer_plugin.model import ResolvedImage
+from installer_plugin.process import Command
+from installer_plugin.request import IMAGE_PREFIX, Context, Request, open_root, open_stores
+from installer_plugin.storage.local import LocalStores
+from installer_plugin.storage.space import missing_layers, need_of
+
+CONTAINER_ENVIRONMENT = Path("run/.containerenv")
+"""Below ``/`` of a container; names its image, which is what bootc installs."""
+_IMAGE = re.compile(r'^image="(.+)"$', re.MULTILINE)
+
+
+def room_problems(
+    install: BootcInstall,
+    images: tuple[ResolvedImage, ...],
+    *,
+    system: int,
+    composefs: bool,
+) -> tuple[Problem, ...]:
+    """Why *images* and an OS image of *system* bytes will not fit on the disk; raises OSError.
+
+    Empty where bootc installs to a file system that is there: bootc looks at that itself, and so does
+    our preflight before copying.
+    """
+    if install.verb is not Verb.TO_DISK:
+        return ()
+    layout = DiskLayout(
+        filesystem=install.filesystem or "",
+        composefs=composefs,
+        tpm2_luks=install.tpm2_luks,
+        root_size=install.root_size,
+    )
+    bound = need_of(tuple(missing_layers(images, frozenset()).values()))
+    need = DiskNeed(system=system, bound=bound.bytes, inodes=bound.inodes)
+    return disk_problems(str(install.target), device_bytes(install.target), layout, need)
+
+
+def system_bytes(request: Request, context: Context) -> int | None:
+    """Bytes of the OS image that *request* reads; None when nothing here tells.
+
+    Of a stored image its layers count; of another root what its files take on the disk. Raises
+    DataError, CommandError and OSError.
+    """
+    if request.source == "/":
+        image = _image_of_container(context.system)
+        return _stored_bytes(image, request, context) if image else None
+    if request.source.startswith(IMAGE_PREFIX):
+        return _stored_bytes(request.source.removeprefix(IMAGE_PREFIX), request, context)
+    with open_root(request, context) as root, root.directory("/") as fd:
+        # Others see our descriptor there, and through it a mount that they do not have.
+        path = f"/proc/{os.getpid()}/fd/{fd}/."
+        argv = ("du", "--summarize", "--one-file-system", "--block-size=1", path)
+        said = context.runner.run(Command(argv=argv, purpose=f"measure {request.source}")).stdout
+    return int(said.split()[0])
+
+
+def _image_of_container(system: Path) -> str | None:
+    try:
+        text = (system / CONTAINER_ENVIRONMENT).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = _IMAGE.search(text)
+    return found[1] if found else None
+
+
+def _stored_bytes(reference: str, request: Request, context: Context) -> int | None:
+    with open_stores(request, context) as stores:
+        for store in stores.all:
+            try:
+                layers = store.image_layers(reference) if isinstance(store, LocalStores) else None
+            except ValueError:
+                return None  # an ID, which is no name
+            if layers is not None:
+                return sum(layer.diff_size or 0 for _, layer in layers)
+    return None

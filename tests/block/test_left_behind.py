@@ -1,0 +1,316 @@
+"""Nothing is left behind: not by an error inside, not by a signal, not by a run that was killed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from installer_plugin.block import journal as journal_module
+from installer_plugin.block.journal import PREFIX, Journal, close_stale, opening, private_directory
+from installer_plugin.block.loops import Backing, attach
+from installer_plugin.block.steps import (
+    FlushStep,
+    GroupStep,
+    LoopStep,
+    MappingStep,
+    MountStep,
+    NodeStep,
+    ReadOnlyStep,
+    Step,
+    dump_step,
+    parse_steps,
+)
+from installer_plugin.errors import DataError, HostError
+from installer_plugin.process import Runner
+from tests.block.scene import ROOT, SYSTEM, Opener, Part, boot, make_disk
+from tests.commands import run
+from tests.leftovers import Machine
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A disk with a system."""
+    part = Part(kind="ext4", type=ROOT, holds=SYSTEM)
+    return make_disk(tmp_path / "disk.img", boot(), part)
+
+
+def left_of(image: Path) -> list[str]:
+    """Loop devices and mounts of an image."""
+    now = Machine.now()
+    loops = [loop for loop in now.loops if str(image) in loop]
+    nodes = [f" {loop.split()[0]}" for loop in loops]
+    mounts = [mount for mount in now.mounts if any(node in mount for node in nodes)]
+    return [*loops, *mounts, *(path.name for path in Path("/dev").glob("bound-images-*"))]
+
+
+def freed(image: Path) -> bool:
+    """Whether the kernel lets go of an image in time."""
+    deadline = time.monotonic() + 10
+    while left_of(image):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Failed(Exception):  # noqa: N818 - what fails is the test's own business
+    pass
+
+
+def test_error_inside_closes_everything(image: Path, opener: Opener) -> None:
+    with pytest.raises(Failed), opener(image):
+        raise Failed
+    assert left_of(image) == []
+    assert opener.left() == []
+
+
+def test_mounts_are_seen_by_nobody_else(image: Path, opener: Opener) -> None:
+    with opener(image) as target:
+        outside = Path("/proc/1/mountinfo").read_text()
+        inside = Path("/proc/thread-self/mountinfo").read_text()
+        assert str(target.physical_root) in inside
+        assert str(target.physical_root) not in outside
+        assert run(("stat", "-c", "%m", target.physical_root)).stdout.strip() == str(
+            target.physical_root
+        )
+    assert str(target.physical_root) not in Path("/proc/thread-self/mountinfo").read_text()
+
+
+def test_directory_we_work_in_survives(
+    image: Path, opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with opener(Path(image.name)):
+        assert Path.cwd() == tmp_path
+    assert Path.cwd() == tmp_path
+
+
+def test_target_that_is_still_used_is_no_success(
+    image: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("installer_plugin.block.steps.PATIENCE_SECONDS", 0.3)
+    with pytest.raises(HostError, match="umount failed") as caught, opener(image) as target:
+        user = subprocess.Popen(("sleep", "600"), cwd=target.physical_root)
+    assert "the next call" in caught.value.problems[-1].hint
+    assert len(opener.left()) == 1
+    user.kill()
+    user.wait()
+    with opener(image) as target:  # which closes what was left first
+        assert (target.physical_root / SYSTEM[0]).is_dir()
+    assert freed(image)
+
+
+# --- killed ------------------------------------------------------------------------------------
+
+_CHILD = """
+import sys, time
+from pathlib import Path
+from installer_plugin.block.base import OpenOptions
+from installer_plugin.block.opened import make_writable, open_target
+from installer_plugin.events import Events
+from installer_plugin.process import Runner
+print("begun", flush=True)
+options = OpenOptions(state=Path(sys.argv[2]))
+with open_target(Path(sys.argv[1]), options, Runner(), Events()) as target:
+    make_writable(target, Runner())
+    (target.physical_root / "written").touch()
+    print("opened", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def child(image: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a target open."""
+    argv = (sys.executable, "-c", _CHILD, str(image), str(state))
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_kernel_frees_a_killed_runs_disk(image: Path, opener: Opener) -> None:
+    with child(image, opener.state) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opened\n"
+        process.kill()
+    assert freed(image)
+    assert len(opener.left()) == 1
+    with opener(image) as target:
+        assert (target.physical_root / "written").exists()
+    assert opener.left() == []
+
+
+@pytest.mark.parametrize("part", range(12))
+def test_killed_at_any_moment(part: int, image: Path, opener: Opener) -> None:
+    with child(image, opener.state) as process:
+        time.sleep(part * 0.03)
+        process.kill()
+        process.wait()
+    with opener(image) as target:
+        assert (target.physical_root / SYSTEM[0]).is_dir()
+    assert freed(image)
+    assert opener.left() == []
+
+
+def test_two_runs_do_not_meet_on_one_disk(image: Path, opener: Opener) -> None:
+    with child(image, opener.state) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opened\n"
+        with pytest.raises(HostError, match="is in use by /dev/loop"), opener(image):
+            pass
+        assert len(opener.left()) == 1, "what another run uses was taken away"
+    with opener(image):
+        pass
+
+
+# --- what a journal says is taken back, and nothing else -----------------------------------------
+
+
+def stale(state: Path, *steps: Step, text: str = "") -> Path:
+    """A private directory of a run that is gone."""
+    with opening(state):
+        directory = state / f"{PREFIX}stale"
+        directory.mkdir()
+        (directory / "steps").write_text("".join(map(dump_step, steps)) + text)
+    return directory
+
+
+def closed(state: Path) -> list[str]:
+    with opening(state):
+        return [str(problem) for problem in close_stale(state, Runner())]
+
+
+def test_leftovers_are_taken_back_by_the_journal(image: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with opening(state), private_directory(state) as directory:
+        journal = Journal(directory, Runner())
+        loop = attach(Backing(path=image, read_only=False), journal)
+        run(("partx", "--add", loop)) if not Path(f"{loop}p2").exists() else None
+        point = directory / "root"
+        point.mkdir()
+        journal.plan(MountStep(str(point)))
+        run(("mount", f"{loop}p2", point))
+        for fd in journal.holds.values():
+            os.close(fd)
+    assert left_of(image) != []
+    assert closed(state) == []
+    assert freed(image)
+    assert list(state.glob("target-*")) == []
+
+
+def test_loop_device_of_somebody_else_is_left_alone(image: Path, tmp_path: Path) -> None:
+    loop = run(("losetup", "--find", "--show", image)).stdout.strip()
+    try:
+        inode = image.stat().st_ino
+        others = (
+            LoopStep(loop, str(image), inode + 1, 0),
+            LoopStep(loop, str(image), inode, 4096),
+            LoopStep(loop, str(tmp_path / "other.img"), inode, 0),
+        )
+        stale(tmp_path / "state", *others)
+        assert closed(tmp_path / "state") == []
+        assert left_of(image) != []
+    finally:
+        run(("losetup", "--detach", loop))
+
+
+def test_steps_that_were_never_taken_are_no_problem(tmp_path: Path) -> None:
+    steps = (
+        FlushStep(str(tmp_path / "gone.img")),
+        LoopStep("/dev/loop0", str(tmp_path / "gone.img"), 1, 0),
+        ReadOnlyStep(str(tmp_path / "gone")),
+        NodeStep("/dev/bound-images-gone/loop0p1"),
+        MappingStep("bound-images-gone"),
+        GroupStep("vg", "uuid", [str(tmp_path / "gone")]),
+        MountStep(str(tmp_path / "gone")),
+    )
+    directory = stale(tmp_path / "state", *steps)
+    assert closed(tmp_path / "state") == []
+    assert not directory.exists()
+
+
+def test_step_that_was_being_written_was_not_taken(tmp_path: Path) -> None:
+    directory = stale(tmp_path / "state", text='{"step": "MountStep", "poi')
+    assert closed(tmp_path / "state") == []
+    assert not directory.exists()
+
+
+GARBAGE = {
+    "no-json": "what?\n",
+    "unknown-step": '{"step": "FormatStep", "device": "/dev/sda"}\n',
+    "missing-field": '{"step": "LoopStep", "device": "/dev/loop0"}\n',
+    "wrong-type": '{"step": "MountStep", "point": {"a": 1}}\n',
+    "no-object": "[1]\n",
+}
+
+
+@pytest.mark.parametrize("text", GARBAGE.values(), ids=GARBAGE)
+def test_foreign_journal_is_told_and_kept(text: str, tmp_path: Path) -> None:
+    directory = stale(tmp_path / "state", text=text)
+    (told,) = closed(tmp_path / "state")
+    assert "expected a step of ours" in told
+    assert (directory / "steps").read_text() == text
+    with pytest.raises(DataError, match="expected a step of ours"):
+        parse_steps(text, "x")
+
+
+def test_steps_survive_being_written_down() -> None:
+    steps = (
+        MountStep("/a b"),
+        GroupStep("g", "u", ["/dev/a", "/dev/b"]),
+        LoopStep("/d", "f", 3, 4),
+    )
+    assert parse_steps("".join(dump_step(step) for step in steps), "x") == steps
+    assert all(json.loads(dump_step(step))["step"] == type(step).__name__ for step in steps)
+
+
+def test_private_directory_is_never_deleted_through_a_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = stale(tmp_path / "state")
+    (directory / "root").mkdir()
+    (directory / "root/precious").touch()
+    monkeypatch.setattr(journal_module, "mounted_at", lambda path: path.name == "root")
+    assert closed(tmp_path / "state") == []
+    assert (directory / "root/precious").exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720])
+def test_state_directory_that_others_can_write_is_refused(mode: int, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(mode)
+    with pytest.raises(HostError, match="only we can write"), opening(state):
+        pass
+
+
+def test_signal_while_closing_is_raised_when_all_is_closed(
+    image: Path, opener: Opener, tmp_path: Path
+) -> None:
+    """The command's own handling, with a signal that arrives in the middle of unmounting."""
+    script = (
+        "import os, signal, sys\n"
+        "from installer_plugin.block import steps\n"
+        "undo = steps.MountStep.undo\n"
+        "def late(self, runner):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    undo(self, runner)\n"
+        "steps.MountStep.undo = late\n"
+        "from installer_plugin.cli import main\n"
+        "main(args=['verify', '--quiet', sys.argv[1]])\n"
+    )
+    argv = (sys.executable, "-c", script, str(image))
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode in (2, 130), done.stderr
+    assert "Traceback" not in done.stderr
+    assert left_of(image) == []

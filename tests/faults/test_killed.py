@@ -1,0 +1,128 @@
+"""A copy that is killed at any moment leaves a store that opens, and the next run goes on from there."""
+
+import random
+import re
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.commands import CommandError, run
+from tests.disks import LoopFs
+from tests.faults.conftest import Jobs
+from tests.faults.scene import APP, OTHER, SMALL, Job, running
+
+KILLED = 128 + signal.SIGKILL
+INTERRUPTED = 130
+BEGUN = "discover:"
+BOTH = (APP, OTHER)
+
+
+def _template(jobs: Jobs, disk: LoopFs) -> Path:
+    """A target that holds an image already."""
+    template = disk.mount / "template"
+    jobs(SMALL, at=template).run()
+    return template
+
+
+def _fresh(template: Path) -> Path:
+    """A target like the template."""
+    physical = template.with_name("target")
+    if physical.exists():
+        shutil.rmtree(physical)
+    run(("cp", "--archive", template, physical))
+    return physical
+
+
+def _duration(job: Job) -> float:
+    began = time.monotonic()
+    job.run()
+    return time.monotonic() - began
+
+
+def _moments(duration: float, count: int) -> Iterator[float]:
+    """Random moments, one in each of as many equal parts of a duration."""
+    noise = random.Random(count)  # noqa: S311 - the same parts of the copy in every run
+    for part in range(count):
+        yield (part + noise.random()) / count * duration
+
+
+def _kill_and_recover(job: Job, moment: float, sources: Sequence[Path], directory: Path) -> bool:
+    """Kill a copy, then run it again; whether it was killed before it had ended.
+
+    `sources` declare none, the first and all of the images.
+    """
+    with running(job.argv, directory, job.env) as copy:
+        time.sleep(moment)
+        copy.send(signal.SIGKILL)
+        copy.assert_all_end()
+        code = copy.wait()
+    assert code in (KILLED, 0), copy.output
+    listed = job.listed()
+    assert SMALL in listed
+    if len(listed) > 1:  # what has a name is whole
+        replace(job, source=sources[len(listed) - 1]).verify()
+    job.run()
+    job.verify()
+    assert job.temporary() == []
+    assert job.listed() == sorted((*BOTH, SMALL))
+    return code == KILLED
+
+
+@pytest.mark.parametrize(("engine", "count"), [("direct", 50), ("skopeo", 8)])
+def test_copy_killed_at_any_moment_is_completed_by_the_next_run(
+    jobs: Jobs, disk: LoopFs, tmp_path: Path, engine: str, count: int
+) -> None:
+    template = _template(jobs, disk)
+    job = jobs(*BOTH, at=_fresh(template), engine=engine)
+    sources = [jobs(*BOTH[:number], at=job.physical).source for number in range(3)]
+    duration = _duration(job)
+    failures, killed = {}, 0
+    for moment in _moments(duration, count):
+        _fresh(template)
+        try:
+            killed += _kill_and_recover(job, moment, sources, tmp_path)
+        except (AssertionError, CommandError) as error:
+            failures[f"{moment:.3f} of {duration:.3f} s"] = str(error)
+            for left in job.scratch.iterdir():
+                shutil.rmtree(left)
+    assert not failures, f"{len(failures)} of {count}:\n" + "\n".join(map(str, failures.items()))
+    assert killed > count * 0.7, "the copies were too quick to be killed"
+
+
+@pytest.mark.parametrize(("engine", "count"), [("direct", 20), ("skopeo", 8)])
+def test_copy_that_is_told_to_end_takes_everything_with_it(
+    jobs: Jobs, disk: LoopFs, tmp_path: Path, engine: str, count: int
+) -> None:
+    template = _template(jobs, disk)
+    job = jobs(*BOTH, at=_fresh(template), engine=engine)
+    with running(job.argv, tmp_path, job.env) as undisturbed:
+        undisturbed.wait_for_line(BEGUN)
+        began = time.monotonic()
+        assert undisturbed.wait() == 0, undisturbed.output
+        duration = time.monotonic() - began
+    interrupted = 0
+    for moment in _moments(duration, count):
+        _fresh(template)
+        with running(job.argv, tmp_path, job.env) as copy:
+            copy.wait_for_line(BEGUN)
+            time.sleep(moment)
+            copy.send(signal.SIGTERM)
+            code = copy.wait()
+            copy.assert_all_end(within=0.2)
+        told = re.findall("^interrupted.*", copy.output, re.MULTILINE)
+        if "images verified" in copy.output:
+            continue  # it was done: the signal met a program that was about to exit
+        assert (code, len(told)) == (INTERRUPTED, 1), copy.output
+        assert "Traceback" not in copy.output, copy.output
+        assert job.temporary() == [], f"{moment:.3f} of {duration:.3f} s:\n{copy.output}"
+        assert SMALL in job.listed()
+        assert copy.output.strip().endswith(told[0])
+        interrupted += 1
+    assert interrupted > count / 2
+    job.run()
+    job.verify()

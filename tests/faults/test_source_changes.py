@@ -1,0 +1,247 @@
+"""A source store that others change, or have damaged: copied as it was, or not at all."""
+
+import fcntl
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.commands import unshared
+from tests.disks import LoopFs, LoopFsFactory
+from tests.faults.conftest import Jobs
+from tests.faults.scene import APP, LATE, OTHER, Images, Job, Running, running
+from tests.product import listing, product, records
+from tests.stores import Store
+
+ENGINES = pytest.mark.parametrize("engine", ["direct", "skopeo"])
+
+
+@pytest.fixture
+def own(images: Images, tmp_path: Path) -> Images:
+    """A source store that may be changed."""
+    return images.copied_to(tmp_path / "own")
+
+
+def _start(store: Store, *args: str) -> subprocess.Popen[bytes]:
+    """Run podman on a store beside us."""
+    return subprocess.Popen(
+        unshared(("podman", *args)),
+        env={**os.environ, **store.env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _assert_proven_or_failed(job: Job, copy: Running, code: int) -> None:
+    """Success is true, and a failure names the image."""
+    assert "Traceback" not in copy.output, copy.output
+    if code == 0:
+        job.verify()
+    else:
+        assert code == 5, copy.output
+        assert "error: " in copy.output
+        known = records(job.images.root, "images")
+        gone = [each for each in (APP, OTHER) if not _has(known, each)]
+        assert gone, copy.output
+        job.verify(ok=(6,))
+
+
+def _has(known: Mapping[str, Mapping[str, object]], name: str) -> bool:
+    names = [record.get("names") or [] for record in known.values()]
+    return any(name in each for each in names if isinstance(each, list))
+
+
+@ENGINES
+@pytest.mark.parametrize("victim", [APP, OTHER])
+def test_image_that_is_removed_while_it_is_copied(
+    jobs: Jobs, own: Images, disk: LoopFs, engine: str, victim: str
+) -> None:
+    job = jobs(APP, OTHER, at=disk.mount / "target", engine=engine, images=own)
+    with running(job.argv, jobs.directory, job.env) as copy:
+        copy.wait_for_line("copying")
+        with _start(own.store, "rmi", victim) as removal:
+            assert removal.wait(timeout=60) == 0
+        code = copy.wait()
+    assert not own.store.exists(victim)
+    _assert_proven_or_failed(job, copy, code)
+
+
+@ENGINES
+def test_image_that_is_added_while_others_are_copied(
+    jobs: Jobs, own: Images, disk: LoopFs, tmp_path: Path, engine: str
+) -> None:
+    job = jobs(APP, OTHER, at=disk.mount / "target", engine=engine, images=own)
+    with running(job.argv, tmp_path, job.env) as copy:
+        copy.wait_for_line("copying")
+        with _start(own.store, "load", "--input", str(own.archive)) as addition:
+            assert addition.wait(timeout=60) == 0
+        assert copy.wait() == 0, copy.output
+    assert own.store.exists(LATE)
+    job.verify()
+    assert LATE not in job.listed()
+
+
+def test_image_that_goes_between_the_checks_and_the_copy(
+    jobs: Jobs, own: Images, disk: LoopFs, tmp_path: Path
+) -> None:
+    job = jobs(APP, OTHER, at=disk.mount / "target", images=own)
+    with running(job.argv, tmp_path, job.env) as copy:
+        copy.wait_for_line("preflight")
+        copy.send(signal.SIGSTOP)
+        with (own.root / "overlay-images/images.lock").open("r+b") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path = own.root / "overlay-images/images.json"
+            kept = [each for each in json.loads(path.read_text()) if each.get("names") != [APP]]
+            path.write_text(json.dumps(kept))
+        copy.send(signal.SIGCONT)
+        code = copy.wait()
+    assert code == 5, copy.output
+    assert "has gone from" in copy.output
+    assert f"podman pull {APP}" in copy.output
+    assert job.listed() == []
+
+
+def test_image_that_goes_after_a_check_is_missed_before_anything_is_touched(
+    jobs: Jobs, own: Images, disk: LoopFs
+) -> None:
+    job = jobs(APP, at=disk.mount / "target", images=own)
+    check = ("check", str(job.source), "--store", str(own.root), "--target", str(job.physical))
+    product(*check, env=job.env)
+    own.store.podman("rmi", APP)
+    done = job.run(ok=(4,))
+    assert APP in done.stderr
+    assert list(job.physical.iterdir()) == []
+
+
+@ENGINES
+def test_source_store_that_cannot_be_written(
+    jobs: Jobs, images: Images, disk: LoopFs, loop_fs: LoopFsFactory, engine: str
+) -> None:
+    other = loop_fs("ext4")
+    own = images.copied_to(other.mount / "own")
+    other.remount(read_only=True)
+    before = listing(own.root)
+    job = jobs(APP, OTHER, at=disk.mount / "target", engine=engine, images=own)
+    job.run()
+    job.verify()
+    assert listing(own.root) == before
+
+
+# --- damage ----------------------------------------------------------------------------------
+
+
+def _layer(images: Images, position: int) -> str:
+    """A layer of APP, the top one first."""
+    (top,) = (
+        record["layer"]
+        for record in records(images.root, "images").values()
+        if record["names"] == [APP]
+    )
+    layers = records(images.root, "layers")
+    for _ in range(position):
+        top = layers[top]["parent"]
+    return str(top)
+
+
+def _files(images: Images) -> list[Path]:
+    tree = images.root / "overlay" / _layer(images, 2) / "diff"
+    return sorted(path for path in tree.rglob("*") if path.is_file())
+
+
+def _flip_byte(images: Images) -> None:
+    file = _files(images)[5]
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+
+
+def _remove_file(images: Images) -> None:
+    _files(images)[5].unlink()
+
+
+def _grow_file(images: Images) -> None:
+    with _files(images)[5].open("ab") as file:
+        file.write(b"more")
+
+
+def _add_file(images: Images) -> None:
+    (_files(images)[5].parent / "added").write_text("not in the image")
+
+
+def _change_mode(images: Images) -> None:
+    _files(images)[5].chmod(0o4755)
+
+
+def _tar_split(images: Images) -> Path:
+    return images.root / f"overlay-layers/{_layer(images, 2)}.tar-split.gz"
+
+
+def _truncate_tar_split(images: Images) -> None:
+    path = _tar_split(images)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _shorten_tar_split(images: Images) -> None:
+    path = _tar_split(images)
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    path.write_bytes(gzip.compress(b"".join(lines[: len(lines) // 2])))
+
+
+def _remove_tar_split(images: Images) -> None:
+    _tar_split(images).unlink()
+
+
+def _remove_layer(images: Images) -> None:
+    shutil.rmtree(images.root / "overlay" / _layer(images, 1))
+
+
+def _edit_big_data(images: Images, pattern: str) -> None:
+    (folder,) = (
+        images.root / "overlay-images" / record["id"]
+        for record in records(images.root, "images").values()
+        if record["names"] == [APP]
+    )
+    for path in folder.glob(pattern):
+        path.write_bytes(re.sub(b"amd64|sha256:.", b"s390x", path.read_bytes(), count=1))
+
+
+def _edit_config(images: Images) -> None:
+    _edit_big_data(images, "=c2hhMjU2*")  # sha256
+
+
+def _edit_manifests(images: Images) -> None:
+    _edit_big_data(images, "*manifest*")
+    _edit_big_data(images, "=bWFuaWZlc3Q*")
+
+
+DAMAGES = (
+    _flip_byte, _remove_file, _grow_file, _add_file, _change_mode, _truncate_tar_split,
+    _shorten_tar_split, _remove_tar_split, _remove_layer, _edit_config, _edit_manifests,
+)  # fmt: skip
+HEALED = (_add_file, _change_mode)
+"""What skopeo does not see: it unpacks the image's own tar streams again."""
+
+
+@ENGINES
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.lstrip("_"))
+def test_damaged_source_is_never_a_success(
+    jobs: Jobs, little: Images, tmp_path: Path, damage: Callable[[Images], None], engine: str
+) -> None:
+    own = little.copied_to(tmp_path / "own")
+    damage(own)
+    job = jobs(APP, at=tmp_path / "target", engine=engine, images=own)
+    if engine == "skopeo" and damage in HEALED:
+        job.run()
+        job.verify()
+        return
+    done = job.run(ok=(4, 5, 6))
+    assert "error: " in done.stderr
+    assert job.temporary() == []

@@ -1,0 +1,305 @@
+"""Installations that go wrong once the disk is written: what is left does not boot half-installed."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from installer_plugin.hooks.phases import Phase
+from tests.commands import run, unshared
+from tests.disks import LoopFsFactory
+from tests.faults.scene import APP, MARK, Images, kill, processes
+from tests.hosts.scene import COMMAND, PRELUDE, STANDIN, Scene, bind, can_boot, note, set_aside
+from tests.leftovers import Machine
+
+pytestmark = pytest.mark.real
+
+WAYS = pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+
+
+@pytest.fixture
+def scene(scene: Scene) -> Scene:
+    """A bound image, and a cleanup hook that tells when it has run."""
+    bind(scene.container, APP)
+    scene.hooks("90-watch", f"touch {scene.directory}/cleaned", phase=Phase.CLEANUP)
+    return scene
+
+
+# --- what bootc or a source does wrong -------------------------------------------------------
+
+
+@WAYS
+@pytest.mark.parametrize("step", ["store", "deploy", "bootloader", "bound-images", "finalize"])
+def test_bootcs_failure_is_told_in_its_words(scene: Scene, step: str, inside: bool) -> None:
+    done = scene.install(inside=inside, env={"STANDIN_FAIL_AT": step}, ok=7)
+    said = f"error: Installing to-disk: failing before {step}, as STANDIN_FAIL_AT asks"
+    assert f"error: bootc install to-disk: bootc failed with exit code 1: {said}" in done.stderr
+    assert scene.cleanup_ran()
+    with scene.root() as root:
+        # In the way during bootc's copying everything is proven before it finalizes.
+        assert can_boot(root) == (inside and step == "finalize")
+        assert bool(set_aside(root)) == (not can_boot(root) and step not in ("store", "deploy"))
+
+
+def test_failure_is_kept_bootable_when_asked(scene: Scene) -> None:
+    env = {"STANDIN_FAIL_AT": "bound-images"}
+    scene.install(own=("--on-failure=keep",), env=env, ok=7)
+    assert scene.boots()
+    scene.hooks("40-mine", "exit 1")
+    for inside in (True, False):
+        scene.install(own=("--on-failure=keep",), inside=inside, ok=7)
+        assert scene.boots()
+
+
+@WAYS
+def test_corrupted_source_layer_fails_before_anything_boots(
+    scene: Scene, little: Images, tmp_path: Path, inside: bool
+) -> None:
+    """In the way during bootc's copying it is bootc itself that fails, and does not finalize."""
+    scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
+    (file,) = scene.store.root.glob("overlay/*/diff/app/7/7")
+    content = bytearray(file.read_bytes())
+    seen = file.stat()
+    content[17] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    done = scene.install(inside=inside, ok=6)
+    assert f"error: {APP} (layer " in done.stderr
+    if inside:
+        assert "Installing to-disk: Subprocess failed: podman image push" in done.stderr
+        assert "Finalizing filesystem" not in done.stderr
+    assert scene.cleanup_ran()
+    with scene.root() as root:
+        assert not can_boot(root)
+        assert set_aside(root)
+        assert APP in note(root)
+
+
+def test_existing_root_keeps_its_other_entries_out_of_it(
+    scene: Scene, loop_fs: LoopFsFactory
+) -> None:
+    fs = loop_fs()
+    scene.hooks("40-mine", "exit 1")
+    scene.install("to-filesystem", fs.mount, ok=7)
+    assert not can_boot(fs.mount)
+    assert set_aside(fs.mount)
+
+
+def test_bootc_that_never_asks_for_the_images_is_not_believed(scene: Scene, tmp_path: Path) -> None:
+    """It copies by another way than any bootc that was seen."""
+    wrapper = tmp_path / "bin/bootc"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        '#!/bin/sh\ncase "$*" in *--help*|*--version*) ;; *) set -- "$@" --bound-images=skip ;; esac\n'
+        f'exec {STANDIN}/bootc "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    done = scene.install(env={"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}, ok=7)
+    assert "ended well without having asked for the bound images" in done.stderr
+    with scene.root() as root:
+        assert not can_boot(root)
+        assert set_aside(root)
+
+
+def test_finished_target_is_read_once_more(scene: Scene, tmp_path: Path) -> None:
+    """What happens to it after our phases does not go unnoticed."""
+    wrapper = tmp_path / "bin/bootc"
+    wrapper.parent.mkdir()
+    damage = "find ostree/bootc/storage -path '*/diff/app/7/7' -exec truncate -s 1 {} +"
+    wrapper.write_text(
+        f'#!/bin/sh\n{STANDIN}/bootc "$@" || exit\n'
+        'case "$*" in *--help*|*--version*) exit ;; esac\n'
+        f'for last; do :; done\ncd "$last" && mount -o remount,rw . && {damage}\n'
+    )
+    wrapper.chmod(0o755)
+    image = tmp_path / "root.img"
+    with image.open("wb") as sparse:
+        sparse.truncate(512 << 20)
+    run(("mkfs.ext4", "-q", image))
+    point = tmp_path / "point"
+    point.mkdir()
+    run(("mount", "-o", "loop", image, point))
+    try:
+        env = {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+        scene.install("to-filesystem", point, env=env, ok=6)
+        assert not can_boot(point)
+        assert set_aside(point)
+    finally:
+        run(("umount", point))
+
+
+# --- the shim --------------------------------------------------------------------------------
+
+RECORDER = """\
+#!/bin/sh
+echo "$*" >>{record}
+exec {podman} "$@"
+"""
+
+
+def test_other_calls_of_podman_reach_the_real_one(scene: Scene, tmp_path: Path) -> None:
+    podman = run(("which", "podman")).stdout.strip()
+    record, tool = tmp_path / "record", tmp_path / "bin/podman"
+    tool.parent.mkdir()
+    tool.write_text(RECORDER.format(record=record, podman=podman))
+    tool.chmod(0o755)
+    scene.install(env={"PATH": f"{tool.parent}:{STANDIN}:{os.environ['PATH']}"})
+    calls = record.read_text().splitlines()
+    assert calls == ["--root /run/bootc/storage --runroot /proc/self/fd/3 images"]
+
+
+def test_call_from_outside_of_the_run_is_the_real_podman(scene: Scene, tmp_path: Path) -> None:
+    """A process that bootc has not started calls what stands first in bootc's PATH."""
+    answer, release = tmp_path / "answer", tmp_path / "release"
+    scene.hooks(
+        "40-mine",
+        f'dirname "$BOUND_IMAGES_STATE" >{answer}.new; mv {answer}.new {answer}\n'
+        f"until [ -e {release} ]; do sleep 0.05; done",
+    )
+    with started(scene, inside=True) as process:
+        wait_for(answer.exists, process)
+        shim = Path(answer.read_text().strip()) / "bin/podman"
+        name = "containers-storage:[overlay@/run/bootc/storage+/proc/self/fd/3]" + APP
+        argv = (shim, "image", "push", "--remove-signatures", APP, name)
+        done = run(unshared(argv), env=scene.env(), ok=(125,))
+        release.touch()
+        assert process.wait() == 0
+    assert "/run/bootc/storage" in done.stderr or "fd/3" in done.stderr
+    assert "copying" not in done.stderr
+
+
+# --- killed and interrupted ------------------------------------------------------------------
+
+
+@contextmanager
+def started(
+    scene: Scene, *, inside: bool, prelude: str = PRELUDE
+) -> Iterator["subprocess.Popen[str]"]:
+    """The installation, under way; what is left of it is killed at the end."""
+    env = {**os.environ, **scene.env(inside=inside), MARK: str(scene.directory)}
+    argv = scene.argv(inside=inside, prelude=prelude)
+    with (
+        (scene.directory / "log").open("w") as log,
+        subprocess.Popen(
+            argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            for each in processes(str(scene.directory)):
+                kill(int(each.split()[0]))
+
+
+def send(scene: Scene, number: signal.Signals) -> None:
+    """Send a signal to the installation itself, to nobody else."""
+    os.kill(int((scene.directory / "pid").read_text()), number)
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert process is None or process.poll() is None, "it has ended"
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def hanging_hook(scene: Scene) -> Path:
+    """A post-install hook that hangs as long as the file `hang` is there; tells when it begins."""
+    begun = scene.directory / "begun"
+    (scene.directory / "hang").touch()
+    scene.hooks(
+        "40-mine", f"touch {begun}; while [ -e {scene.directory}/hang ]; do sleep 0.1; done"
+    )
+    return begun
+
+
+@WAYS
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_installation_cleans_up_and_does_not_boot(
+    scene: Scene, inside: bool, number: signal.Signals
+) -> None:
+    begun = hanging_hook(scene)
+    loops = Machine.now().loops
+    with started(scene, inside=inside) as process:
+        wait_for(begun.exists, process)
+        send(scene, number)
+        assert process.wait() == 130
+        assert processes(str(scene.directory)) == []
+    assert f"interrupted by {number.name}" in (scene.directory / "log").read_text()
+    assert scene.cleanup_ran()
+    assert scene.left_over(loops) == []
+    with scene.root() as root:
+        assert not can_boot(root)
+        assert set_aside(root)
+        assert number.name in note(root)
+
+
+def test_killed_while_bootc_holds_the_target(scene: Scene) -> None:
+    """bootc ends with us; the next installation finds nothing in its way."""
+    begun = hanging_hook(scene)
+    loops = Machine.now().loops
+    with started(scene, inside=True) as process:
+        wait_for(begun.exists, process)
+        send(scene, signal.SIGKILL)
+        assert process.wait() == 137
+        wait_for(lambda: processes(str(scene.directory)) == [])
+    with scene.root() as root:
+        assert not can_boot(root)
+        assert set_aside(root)
+    (scene.directory / "hang").unlink()
+    scene.install()
+    assert scene.left_over(loops) == []
+    assert "1 image verified" in scene.verify()
+    assert scene.boots()
+
+
+# The mounts of a killed process are there as long as their namespace is.
+AND_AGAIN = """\
+status=0
+report() {{ cut -d' ' -f5 /proc/self/mountinfo | grep /run/bootc-bound-images/ >"$1" || true; }}
+sh -c 'echo $$ >"$SCENE_PID"; exec "$@"' sh "$@" || status=$?
+report {directory}/left
+rm {directory}/hang
+{command} verify {disk} || true
+report {directory}/then
+echo $status >{directory}/status
+exec "$@"
+"""
+
+
+def test_killed_while_we_hold_the_target(scene: Scene) -> None:
+    """What is left mounted goes with the next call, and a second installation succeeds."""
+    begun = hanging_hook(scene)
+    loops = Machine.now().loops
+    words = {"directory": scene.directory, "disk": scene.disk, "command": " ".join(COMMAND)}
+    prelude = PRELUDE.partition("status=0\n")[0] + AND_AGAIN.format(**words)
+    with started(scene, inside=False, prelude=prelude) as process:
+        wait_for(begun.exists, process)
+        send(scene, signal.SIGKILL)
+        assert process.wait() == 0
+    assert (scene.directory / "status").read_text() == "137\n"
+    assert (scene.directory / "left").read_text() != ""
+    assert (scene.directory / "then").read_text() == ""
+    assert scene.left_over(loops) == []
+    assert "1 image verified" in scene.verify()
+    assert scene.boots()
+
+
+def test_disk_of_a_killed_installation_does_not_boot(scene: Scene) -> None:
+    begun = hanging_hook(scene)
+    with started(scene, inside=False) as process:
+        wait_for(begun.exists, process)
+        send(scene, signal.SIGKILL)
+        process.wait()
+    scene.verify()  # takes back what was left open
+    with scene.root() as root:
+        assert not can_boot(root)
+        assert set_aside(root)
+        assert "has not come to its end" in note(root)

@@ -1,0 +1,173 @@
+"""Fixtures of the cases, and the table of what was proven."""
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine import Accelerator, find_accelerator
+from osroot import CACHE, OsRootError, os_root
+from scene import UNITS_OF_APPS, Clock, Scene, Step, build_apps, os_with
+
+from tests.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
+from tests.stores import Store, make_store
+
+# Settings of the person who runs the cases must not decide what they see.
+for _name in tuple(os.environ):
+    if _name.startswith(("CONTAINERS_", "STORAGE_", "BOUND_IMAGES_", "STANDIN_")):
+        del os.environ[_name]
+SESSION = uuid.uuid4().hex
+os.environ[SESSION_VARIABLE] = SESSION
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--keep", action="store_true", help="keep disks and consoles")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "vm: installs and boots in QEMU")
+    config.addinivalue_line("markers", "slow: left out unless all cases are asked for")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.vm)
+
+
+# --- what is made once -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def work(pytestconfig: pytest.Config) -> Iterator[Path]:
+    """A directory on the file system of the cache, so that the OS can be linked into it."""
+    CACHE.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
+    yield folder
+    failed = pytestconfig.stash.get(FAILED, False)
+    if failed or pytestconfig.getoption("--keep"):
+        print(f"\nkept: {folder}")
+    else:
+        shutil.rmtree(folder)
+
+
+FAILED = pytest.StashKey[bool]()
+CLOCK = pytest.StashKey[Clock]()
+PREPARED = pytest.StashKey[Clock]()
+
+
+@pytest.fixture(scope="session")
+def prepared(pytestconfig: pytest.Config) -> Clock:
+    """Times of what all cases need."""
+    return pytestconfig.stash.setdefault(PREPARED, Clock())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left(work: Path) -> Iterator[None]:
+    """Fail the run if a mount, loop device or process outlives it."""
+    before = Machine.now()
+    yield
+    left = leftovers(before, SESSION, (work,), alone=False)
+    assert not left, "the cases left behind:\n" + "\n".join(left)
+
+
+@pytest.fixture(scope="session")
+def system(prepared: Clock) -> Path:
+    """Root directory of the OS."""
+    with prepared.step("OS root, built once"):
+        try:
+            return os_root()
+        except OsRootError as error:
+            pytest.exit(f"vm-tests: {error}", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def accelerator(system: Path, work: Path, prepared: Clock) -> Accelerator:
+    """What guests run with."""
+    (kernel,) = (system / "usr/lib/modules").iterdir()
+    began = time.monotonic()
+    found = find_accelerator(kernel / "vmlinuz", kernel / "initramfs.img", work / "probe")
+    way = "KVM" if found == "kvm" else "emulation, since no guest lives with KVM here"
+    prepared.steps.append(Step(f"guests run by {way}", time.monotonic() - began))
+    return found
+
+
+@pytest.fixture(scope="session")
+def apps(tmp_path_factory: pytest.TempPathFactory, prepared: Clock) -> Store:
+    """A store with the app images."""
+    base = tmp_path_factory.mktemp("apps")  # a run root's path has to be short
+    with prepared.step("app images"):
+        return build_apps(make_store(base), base)
+
+
+@pytest.fixture(scope="session")
+def bound_os(system: Path, work: Path) -> Path:
+    """The OS that binds both app images, one by .container and one by .image."""
+    return os_with(system, work / "os", UNITS_OF_APPS)
+
+
+@pytest.fixture(scope="session")
+def good_disk(
+    bound_os: Path, apps: Store, accelerator: Accelerator, work: Path, prepared: Clock
+) -> Path:
+    """A disk that the OS was installed to; never to be changed."""
+    folder = work / "good"
+    folder.mkdir()
+    maker = Scene(store=apps, accelerator=accelerator, folder=folder, clock=prepared)
+    disk = maker.new_disk()
+    maker.install(bound_os, disk)
+    return disk
+
+
+# --- one case --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stage(
+    request: pytest.FixtureRequest, apps: Store, accelerator: Accelerator, work: Path
+) -> Iterator[Scene]:
+    """A directory, a clock and what is needed to install and boot."""
+    folder = work / request.node.name.replace("/", "-")
+    folder.mkdir()
+    clock = request.node.stash.setdefault(CLOCK, Clock())
+    yield Scene(store=apps, accelerator=accelerator, folder=folder, clock=clock)
+    left = detach_below(folder)
+    assert not left, f"the case left mounts: {left}"
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    if call.excinfo is not None:
+        item.config.stash[FAILED] = True
+    if call.when == "call":
+        steps = item.stash.get(CLOCK, Clock()).steps
+        told = ", ".join(f"{step.what} {step.seconds:.0f} s" for step in steps)
+        function = getattr(item, "function", None)
+        about = (getattr(function, "__doc__", None) or item.name).splitlines()[0]
+        item.user_properties += [("proven", about), ("steps", told)]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    write = terminalreporter.write_line
+    prepared = config.stash.get(PREPARED, Clock()).steps
+    if prepared:
+        write("\nprepared:")
+    for step in prepared:
+        write(f"  {step.seconds:6.1f} s  {step.what}")
+    for outcome, title in (("passed", "proven:"), ("failed", "NOT proven:")):
+        reports = [r for r in terminalreporter.getreports(outcome) if r.when == "call"]
+        if reports:
+            write(f"\n{title}")
+        for report in reports:
+            told = dict(report.user_properties)
+            name = report.nodeid.partition("::test_")[2]
+            write(f"  {report.duration:6.1f} s  {told.get('proven', name)}")
+            write(f"            {name}: {told.get('steps', '')}")

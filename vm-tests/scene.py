@@ -1,0 +1,209 @@
+"""The scene of the cases: app images, an OS that binds them, installations, boots."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import guest
+from diskimage import boot_entry
+from guest import CREDENTIAL, FULL, MICRO, Answer
+from machine import CONSOLE, Accelerator, Drive, Guest, Kernel, Machine
+
+from tests.commands import run, unshared
+from tests.sources import LINKS, UNITS
+from tests.stores import Store
+
+REPOSITORY = Path(__file__).parents[1]
+STANDIN = Path(__file__).parent / "standin"
+STORE = "ostree/bootc/storage"
+DISK_BYTES = 2 << 30
+BUSYBOX = Path("/bin/busybox")
+
+WEB, WORKER, UNBOUND = "localhost/web:1", "localhost/worker:1", "localhost/unbound:1"
+IN_STORE = "podman --storage-opt=additionalimagestore=/usr/lib/bootc/storage"
+"""How a unit's GlobalArgs make podman see the bound images."""
+VERIFY_IN_GUEST = "PYTHONPATH=/run/micro python3 -m installer_plugin verify /"
+# Several times what it takes on a loaded machine under emulation.
+_SECONDS = {MICRO: 150, FULL: 300}
+
+UNITS_OF_APPS = {
+    "web.container": f"""\
+[Container]
+Image={WEB}
+GlobalArgs=--storage-opt=additionalimagestore=/usr/lib/bootc/storage
+Pull=never
+Network=none
+[Install]
+WantedBy=multi-user.target
+""",
+    "worker.image": f"[Image]\nImage={WORKER}\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that took time, for the summary."""
+
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The steps of one case."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Time what happens inside."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.steps.append(Step(what, time.monotonic() - began))
+
+
+def build_app(store: Store, context: Path, name: str, program: str, *, mebibytes: int = 0) -> None:
+    """An image that runs a shell program by busybox, and holds a file of its own and a big one."""
+    context.mkdir()
+    (context / "ballast").write_bytes(os.urandom(mebibytes << 20))
+    shutil.copy(BUSYBOX, context / "busybox")
+    (context / "content").write_text(f"this is {name}\n")
+    (context / "Containerfile").write_text(
+        "FROM scratch\nCOPY busybox /bin/busybox\nCOPY content ballast /\n"
+        f'CMD ["/bin/busybox", "sh", "-c", "{program}"]\n'
+    )
+    store.podman("build", "-q", "--isolation=chroot", "-t", name, str(context))
+
+
+def build_apps(store: Store, folder: Path) -> Store:
+    """Two images to bind and one that is not bound."""
+    build_app(store, folder / "web", WEB, "trap exit TERM; while true; do busybox sleep 1; done")
+    build_app(store, folder / "worker", WORKER, "busybox cat /content")
+    build_app(store, folder / "unbound", UNBOUND, "busybox cat /content")
+    return store
+
+
+def os_with(os_root: Path, root: Path, units: Mapping[str, str]) -> Path:
+    """A root directory of the OS with these units, all of them bound."""
+    # Links take no time and no space; nobody writes into these files, only new ones are added.
+    run(("cp", "--archive", "--link", os_root, root))
+    for name, text in units.items():
+        (root / UNITS).mkdir(parents=True, exist_ok=True)
+        (root / UNITS / name).write_text(text)
+        (root / LINKS / name).symlink_to(f"/{UNITS / name}")
+    return root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """Where one case works."""
+
+    store: Store
+    """Where images are installed from."""
+    accelerator: Accelerator
+    folder: Path
+    clock: Clock
+
+    def with_store(self, store: Store) -> "Scene":
+        """The same with other images."""
+        return replace(self, store=store)
+
+    def new_disk(self, name: str = "disk.img") -> Path:
+        """An empty disk image."""
+        disk = self.folder / name
+        with disk.open("wb") as file:
+            file.truncate(DISK_BYTES)
+        return disk
+
+    def install_argv(self, root: Path, disk: Path, *options: str, fs: str = "ext4") -> list[str]:
+        """The command line of an installation of the OS in `root`."""
+        return [
+            sys.executable, "-m", "installer_plugin", "install", "--source-root", str(root),
+            *options, "to-disk", "--via-loopback", "--wipe", f"--filesystem={fs}", str(disk),
+        ]  # fmt: skip
+
+    def install_env(self, root: Path) -> dict[str, str]:
+        """For it: this scene's images, and the stand-in where bootc is not installed."""
+        path = os.environ["PATH"]
+        return {
+            **self.store.env,
+            "PYTHONPATH": str(REPOSITORY),
+            "STANDIN_CONTAINER_ROOT": str(root),
+            "PATH": f"{STANDIN}:{path}",
+        }
+
+    def install(
+        self, root: Path, disk: Path, *options: str, fs: str = "ext4", ok: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Install, with the exit code that it must have."""
+        argv = unshared(self.install_argv(root, disk, *options, fs=fs))
+        with self.clock.step("install"):
+            return run(argv, env=self.install_env(root), ok=(ok,))
+
+    def verify(self, disk: Path, *, ok: int) -> subprocess.CompletedProcess[str]:
+        """Verify a finished disk from outside."""
+        argv = (sys.executable, "-m", "installer_plugin", "verify", str(disk))
+        with self.clock.step("verify"):
+            return run(unshared(argv), env={**self.install_env(self.folder)}, ok=(ok,))
+
+    def copy(self, disk: Path) -> Path:
+        """A disk that a case may change."""
+        copy = self.folder / "copy.img"
+        run(("cp", "--sparse=always", "--reflink=auto", disk, copy))
+        return copy
+
+    def boot(
+        self,
+        disk: Path,
+        questions: Mapping[str, str],
+        *,
+        how: str = MICRO,
+        files: Mapping[str, Path] | None = None,
+    ) -> dict[str, Answer]:
+        """Boot a disk without changing it, and ask; raises NotBootableError, GuestError."""
+        machine = self.machine(disk, guest.script(questions), how=how, files=files or {})
+        with self.clock.step("boot" if how == MICRO else "whole boot"), machine:
+            text = machine.finish(_SECONDS[how])
+        return guest.answers(text)
+
+    def machine(
+        self,
+        disk: Path,
+        program: str,
+        *,
+        how: str,
+        files: Mapping[str, Path],
+        extra: Sequence[Drive] = (),
+    ) -> Machine:
+        """A machine with that disk, ready to start."""
+        folder = self.folder / how.partition(".")[0].partition("=")[0]
+        folder.mkdir(exist_ok=True)
+        entry = boot_entry(disk, folder)
+        kernel = Kernel(
+            image=entry.image,
+            initramfs=entry.initramfs,
+            arguments=f"{entry.arguments} {CONSOLE} quiet panic=-1 {how}",
+        )
+        archive = guest.pack(folder / "archive.tar", program, files)
+        return Machine(
+            Guest(
+                kernel=kernel,
+                drives=(Drive(disk), Drive(archive), *extra),
+                credentials=(CREDENTIAL,) if how == FULL else (),
+            ),
+            self.accelerator,
+            folder,
+        )
+
+
+def product_files() -> dict[str, Path]:
+    """The product for a guest: as its second disk, to be found by PYTHONPATH."""
+    return {"installer_plugin": REPOSITORY / "installer_plugin"}

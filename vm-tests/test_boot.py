@@ -1,0 +1,202 @@
+"""From a declaration to a container that runs at the first boot, without network."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from diskimage import NotBootableError, boot_entry, mounted_root
+from guest import FULL
+from scene import (
+    IN_STORE,
+    STORE,
+    UNBOUND,
+    UNITS_OF_APPS,
+    VERIFY_IN_GUEST,
+    WEB,
+    WORKER,
+    Scene,
+    build_app,
+    os_with,
+    product_files,
+)
+
+from tests.commands import run, unshared
+from tests.stores import Store, make_store
+
+BOUND = (WEB, WORKER)
+PODMAN_RUN = f"{IN_STORE} run --rm --pull=never --network=none --cgroups=disabled"
+BIG = "localhost/big:1"
+BIG_MIB = 160
+"""Enough that an installation is still copying it when it is killed at the first word of that."""
+VERIFICATION_FAILED, PREFLIGHT_FAILED = 6, 4
+
+
+def by_digest(store: Store, name: str) -> str:
+    """How podman names an image of the store by its digest."""
+    return f"{name.rpartition(':')[0]}@{store.image(name).digest}"
+
+
+def test_first_boot_runs_the_bound_images(good_disk: Path, stage: Scene) -> None:
+    """bound images are there by tag and by digest, and run, without network"""
+    names = [*BOUND, *(by_digest(stage.store, name) for name in BOUND)]
+    said = stage.boot(
+        good_disk,
+        {
+            "network": "ls /sys/class/net",
+            "listed": f"{IN_STORE} images --format '{{{{.Repository}}}}:{{{{.Tag}}}} {{{{.Digest}}}}'",
+            **{f"exists-{n}": f"{IN_STORE} image exists {name}" for n, name in enumerate(names)},
+            "unbound": f"{IN_STORE} image exists {UNBOUND}",
+            "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
+            "worker": f"{PODMAN_RUN} {WORKER}",
+            "verify": VERIFY_IN_GUEST,
+        },
+        files=product_files(),
+    )
+    assert said["network"].lines == ["lo"]
+    expected = sorted(f"{name} {stage.store.image(name).digest}" for name in BOUND)
+    assert sorted(said["listed"].lines) == expected
+    for number in range(len(names)):
+        assert said[f"exists-{number}"].code == 0, (names[number], said)
+    assert said["unbound"].code == 1
+    assert said["web"].lines == [f"this is {WEB}"]
+    assert said["worker"].lines == [f"this is {WORKER}"]
+    assert said["verify"].code == 0, said["verify"].text
+
+
+def test_quadlet_unit_is_active_after_the_whole_boot(good_disk: Path, stage: Scene) -> None:
+    """a Quadlet unit runs from the bound store after a whole boot, and nothing has failed"""
+    said = stage.boot(
+        good_disk,
+        {
+            "active": "systemctl is-active web.service",
+            "failed": "systemctl --failed --no-legend --plain",
+            "containers": f"{IN_STORE} ps --format '{{{{.Image}}}}'",
+            "journal": "journalctl --no-pager -b -p warning",
+        },
+        how=FULL,
+    )
+    assert said["active"].lines == ["active"], said
+    assert said["failed"].lines == []
+    assert said["containers"].lines == [WEB]
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_other_file_systems(kind: Literal["xfs", "btrfs"], bound_os: Path, stage: Scene) -> None:
+    """the same on another root file system"""
+    disk = stage.new_disk()
+    stage.install(bound_os, disk, fs=kind)
+    said = stage.boot(
+        disk,
+        {
+            "kind": "findmnt -no FSTYPE /sysroot",
+            "unbound": f"{IN_STORE} image exists {UNBOUND}",
+            "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
+            "worker": f"{PODMAN_RUN} {WORKER}",
+        },
+    )
+    assert said["kind"].lines == [kind]
+    assert said["unbound"].code == 1
+    assert said["web"].lines == [f"this is {WEB}"], said["web"].text
+    assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
+
+
+def test_missing_image_leaves_the_disk_alone(system: Path, stage: Scene) -> None:
+    """one image is missing: the installation is refused, the disk untouched and not bootable"""
+    absent = "localhost/absent:1"
+    units = {**UNITS_OF_APPS, "absent.image": f"[Image]\nImage={absent}\n"}
+    root = os_with(system, stage.folder / "os", units)
+    disk = stage.new_disk()
+    before = disk.stat()
+    done = stage.install(root, disk, ok=PREFLIGHT_FAILED)
+    assert absent in done.stderr
+    assert disk.stat().st_blocks == before.st_blocks == 0
+    assert disk.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(NotBootableError, match="no partition table"):
+        boot_entry(disk, stage.folder)
+
+
+def test_flipped_byte_is_found(good_disk: Path, stage: Scene) -> None:
+    """one byte of the finished disk is flipped: found on the host and in the guest"""
+    disk = stage.copy(good_disk)
+    with mounted_root(disk, writable=True) as root:
+        flip_a_byte(next((root / STORE / "overlay").glob("*/diff/content")))
+    done = stage.verify(disk, ok=VERIFICATION_FAILED)
+    assert "/content" in done.stderr
+    said = stage.boot(disk, {"verify": VERIFY_IN_GUEST}, files=product_files())
+    assert said["verify"].code == VERIFICATION_FAILED, said["verify"].text
+    assert "/content" in said["verify"].text
+
+
+def flip_a_byte(file: Path) -> None:
+    """Change one byte and keep size and times."""
+    stat = file.stat()
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_pinned_image_runs_by_its_pinned_name(system: Path, stage: Scene) -> None:
+    """an image that is pinned by digest, which bootc refuses, is there and runs by that name"""
+    layout = stage.folder / "layout"
+    stage.store.skopeo("copy", "--quiet", stage.store.ref(WORKER), f"oci:{layout}:1")
+    digest = stage.store.skopeo("inspect", "--format", "{{.Digest}}", f"oci:{layout}:1")
+    pinned = f"registry.example/team/pinned@{digest}"
+    units = {**UNITS_OF_APPS, "pinned.image": f"[Image]\nImage={pinned}\n"}
+    root = os_with(system, stage.folder / "os", units)
+    disk = stage.new_disk()
+    stage.install(root, disk, "--store", str(stage.store.root), "--store", f"oci:{layout}")
+    said = stage.boot(
+        disk,
+        {
+            "exists": f"{IN_STORE} image exists {pinned}",
+            "pinned": f"{PODMAN_RUN} {pinned}",
+            "worker": f"{PODMAN_RUN} {WORKER}",
+        },
+    )
+    assert said["exists"].code == 0
+    assert said["pinned"].lines == [f"this is {WORKER}"], said["pinned"].text
+    assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
+
+
+def test_killed_installation_does_not_boot(system: Path, stage: Scene, tmp_path: Path) -> None:
+    """an installation killed while it copies does not boot; the next one succeeds"""
+    store = make_store(tmp_path)
+    context = tmp_path / "big"
+    build_app(store, context, BIG, "busybox cat /content", mebibytes=BIG_MIB)
+    big = stage.with_store(store)
+    root = os_with(system, stage.folder / "os", {"big.image": f"[Image]\nImage={BIG}\n"})
+    disk = stage.new_disk()
+    kill_when(big, root, disk, f"copy: {BIG}: copying")
+    with pytest.raises(NotBootableError, match="no boot entry"):
+        boot_entry(disk, stage.folder)
+    big.install(root, disk)
+    said = stage.boot(disk, {"big": f"{PODMAN_RUN} {BIG}"})
+    assert said["big"].lines == [f"this is {BIG}"], said["big"].text
+
+
+def kill_when(stage: Scene, root: Path, disk: Path, word: str) -> None:
+    """Install, and kill the installation with all its processes when it says `word`."""
+    argv = unshared(stage.install_argv(root, disk))
+    with (
+        stage.clock.step("killed install"),
+        subprocess.Popen(
+            argv,
+            env={**os.environ, **stage.install_env(root)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if word in line:
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL, "".join(said)
+    run(("udevadm", "settle"), ok=(0, 1, 2))
