@@ -27,7 +27,7 @@ LEFT_MOUNTS = 99
 _WATCH_MOUNTS = (
     "mkdir -p /var/lib/containers\n"
     "mount -t tmpfs tmpfs /var/lib/containers\n"
-    "mounts() { cut -d' ' -f4- /proc/self/mountinfo; }\n"
+    "mounts() { cut -d' ' -f4,5 /proc/self/mountinfo; }\n"
     "before=$(mounts)\n"
     "status=0\n"
     '"$@" || status=$?\n'
