@@ -22,8 +22,8 @@ _UNIT = """\
 [Unit]
 Description=What the test asks
 After=multi-user.target
-SuccessAction=poweroff-immediate
-FailureAction=poweroff-immediate
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
 [Service]
 Type=oneshot
 StandardOutput=journal+console

@@ -109,22 +109,25 @@ class Machine:
             raise GuestError(f"the guest ended without {RESULT_END}{self._last_words()}")
         return text
 
-    def await_word(self, word: str, seconds: float) -> None:
-        """Wait until the guest has reported a line; raises GuestError if it ends before that."""
-        self._wait(seconds, word)
-        if word not in self.said().splitlines():
-            raise GuestError(f"the guest ended without {word}{self._last_words()}")
+    def await_line(self, beginning: str, seconds: float) -> None:
+        """Wait until the guest has reported a whole line; raises GuestError if it ends first."""
+        self._wait(seconds, beginning)
+        if not self._has_line(beginning):
+            raise GuestError(f"the guest ended without {beginning}{self._last_words()}")
+
+    def _has_line(self, beginning: str) -> bool:
+        return f"\n{beginning}" in f"\n{self.said()}".rpartition("\n")[0]
 
     def said(self) -> str:
         """What the guest has reported so far."""
         return self.result.read_text(errors="replace")
 
-    def _wait(self, seconds: float, word: str) -> None:
+    def _wait(self, seconds: float, line: str) -> None:
         if self._process is None:
             raise GuestError("the guest was not started")
         deadline = time.monotonic() + seconds
         while self._process.poll() is None:
-            if word and word in self.said().splitlines():
+            if line and self._has_line(line):
                 return
             if time.monotonic() > deadline:
                 raise GuestError(f"the guest is not done after {seconds:.0f} s{self._last_words()}")

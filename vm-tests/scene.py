@@ -167,16 +167,21 @@ class Scene:
         *,
         how: str = MICRO,
         files: Mapping[str, Path] | None = None,
+        writable: bool = False,
     ) -> dict[str, Answer]:
-        """Boot a disk without changing it, and ask; raises NotBootableError, GuestError."""
-        machine = self.machine(disk, guest.script(questions), how=how, files=files or {})
+        """Boot a disk, unless `writable` without changing it, and ask.
+
+        Raises NotBootableError, GuestError.
+        """
+        program = guest.script(questions)
+        machine = self.machine(Drive(disk, writable), program, how=how, files=files or {})
         with self.clock.step("boot" if how == MICRO else "whole boot"), machine:
             text = machine.finish(_SECONDS[how])
         return guest.answers(text)
 
     def machine(
         self,
-        disk: Path,
+        disk: Drive,
         program: str,
         *,
         how: str,
@@ -186,7 +191,7 @@ class Scene:
         """A machine with that disk, ready to start."""
         folder = self.folder / how.partition(".")[0].partition("=")[0]
         folder.mkdir(exist_ok=True)
-        entry = boot_entry(disk, folder)
+        entry = boot_entry(disk.image, folder)
         kernel = Kernel(
             image=entry.image,
             initramfs=entry.initramfs,
@@ -196,7 +201,7 @@ class Scene:
         return Machine(
             Guest(
                 kernel=kernel,
-                drives=(Drive(disk), Drive(archive), *extra),
+                drives=(disk, Drive(archive), *extra),
                 credentials=(CREDENTIAL,) if how == FULL else (),
             ),
             self.accelerator,

@@ -83,6 +83,7 @@ def test_quadlet_unit_is_active_after_the_whole_boot(good_disk: Path, stage: Sce
     assert said["containers"].lines == [WEB]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_other_file_systems(kind: Literal["xfs", "btrfs"], bound_os: Path, stage: Scene) -> None:
     """the same on another root file system"""
@@ -162,6 +163,7 @@ def test_pinned_image_runs_by_its_pinned_name(system: Path, stage: Scene) -> Non
     assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
 
 
+@pytest.mark.slow
 def test_killed_installation_does_not_boot(system: Path, stage: Scene, tmp_path: Path) -> None:
     """an installation killed while it copies does not boot; the next one succeeds"""
     store = make_store(tmp_path)

@@ -172,19 +172,15 @@ class Finder:
         return self._probed(replace(volume, device=MAPPER / mapping, shown=shown, partition=None))
 
     def _activated(self, members: tuple[Path, ...]) -> Iterator[Volume]:
-        found = list_volumes(members, self.journal.runner)
-        for group in {each.group_uuid: each.group for each in found}.items():
-            self._activate(group, members)
+        """The volumes of groups on *members* that were not activated yet."""
+        listed = list_volumes(members, self.journal.runner)
+        found = [each for each in listed if each.group_uuid not in self.groups]
+        for uuid, name in {each.group_uuid: each.group for each in found}.items():
+            self.groups.add(uuid)
+            self.journal.plan(GroupStep(name, uuid, [str(member) for member in members]))
+            self.opener().activate(name, members)
         for each in found:
             yield self._probed(_volume_of(each))
-
-    def _activate(self, group: tuple[str, str], members: tuple[Path, ...]) -> None:
-        uuid, name = group
-        if uuid in self.groups:
-            return
-        self.groups.add(uuid)
-        self.journal.plan(GroupStep(name, uuid, [str(member) for member in members]))
-        self.opener().activate(name, members)
 
     def _probed(self, volume: Volume) -> Volume:
         text = probe(volume.device, self.journal.runner)

@@ -60,10 +60,10 @@ def attach(backing: Backing, journal: Journal) -> Path:
 
     From then on the kernel lets go of it with its last user, also when we are killed.
     """
-    inode = backing.path.stat().st_ino
+    seen = backing.path.stat()
     for attempt in range(ATTEMPTS):
         device = _free_device(journal)
-        step = LoopStep(str(device), str(backing.path), inode, backing.offset)
+        step = LoopStep(str(device), seen.st_dev, seen.st_ino, backing.offset)
         journal.plan(step)
         command = Command(
             argv=attach_argv(device, backing), purpose=f"attach {backing.path} to {device}"

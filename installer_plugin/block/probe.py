@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ BLKID_NOTHING = 2
 BLKID_AMBIVALENT = 8
 EXTENDED = frozenset(("5", "f", "85"))
 """MBR types of a partition that only contains others."""
-LOOP_COLUMNS = "NAME,BACK-FILE,BACK-INO,OFFSET,AUTOCLEAR,RO"
+LOOP_COLUMNS = "NAME,BACK-MAJ:MIN,BACK-INO,OFFSET"
+"""Not the file's name: seen from another mount namespace or a chroot it is a different one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +28,10 @@ class Loop:
     """A loop device in use."""
 
     device: Path
-    file: str
-    """Backing file as the kernel names it, without its mark for a deleted one."""
+    disk: int
+    """Number of the device that its file is on, as ``st_dev``."""
     inode: int
+    """Of the file."""
     offset: int
 
 
@@ -136,7 +139,7 @@ def parse_losetup(text: str) -> tuple[Loop, ...]:
         return tuple(
             Loop(
                 device=Path(entry["name"]),
-                file=str(entry["back-file"] or "").removesuffix(" (deleted)"),
+                disk=_device_number(entry["back-maj:min"]),
                 inode=int(entry["back-ino"]),
                 offset=int(entry["offset"]),
             )
@@ -145,6 +148,11 @@ def parse_losetup(text: str) -> tuple[Loop, ...]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = "losetup's answer cannot be read, expected its JSON"
         raise DataError("loop devices", message) from error
+
+
+def _device_number(text: str) -> int:
+    major, _, minor = text.strip().partition(":")
+    return os.makedev(int(major), int(minor))
 
 
 def list_loops(runner: Runner) -> tuple[Loop, ...]:

@@ -24,7 +24,7 @@ OPENABLE = FILE_SYSTEMS | {LUKS, LVM}
 
 def volume_of_disk(disk: TargetDisk) -> Volume:
     """The whole of *disk*, for one without a partition table."""
-    return Volume(device=disk.device, shown=str(disk.device), signature=disk.signature)
+    return Volume(device=disk.device, shown="the whole of it", signature=disk.signature)
 
 
 def volume_of(partition: Partition, device: Path) -> Volume:
@@ -149,4 +149,4 @@ def _listed(volumes: Sequence[Volume]) -> str:
 
 
 def _described(volume: Volume) -> str:
-    return f"{volume.shown} ({volume.kind or 'empty'}, {volume.device.name})"
+    return f"{volume.shown} ({volume.kind or 'empty'})"

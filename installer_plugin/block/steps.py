@@ -73,7 +73,8 @@ class LoopStep:
     """A loop device attached to a file or device."""
 
     device: str
-    file: str
+    disk: int
+    """Number of the device that the file is on."""
     inode: int
     offset: int
 
@@ -85,9 +86,9 @@ class LoopStep:
         _patiently(lambda: runner.run(command), lambda: not self._attached(runner))
 
     def _attached(self, runner: Runner) -> bool:
-        own = (Path(self.device), self.file, self.inode, self.offset)
+        own = (Path(self.device), self.disk, self.inode, self.offset)
         return any(
-            (loop.device, loop.file, loop.inode, loop.offset) == own for loop in list_loops(runner)
+            (loop.device, loop.disk, loop.inode, loop.offset) == own for loop in list_loops(runner)
         )
 
 

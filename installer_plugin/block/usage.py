@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from installer_plugin.block.probe import BlockNode, Loop, list_loops, lsblk_argv, parse_lsblk
+from installer_plugin.block.probe import BlockNode, list_loops, lsblk_argv, parse_lsblk
 from installer_plugin.errors import HostError, Problem
 from installer_plugin.process import Command, Runner
 
@@ -58,7 +58,7 @@ def require_unattached(image: Path, runner: Runner) -> None:
     """Raise HostError when a loop device stands on *image* already, CommandError, DataError."""
     seen = image.stat()
     for loop in list_loops(runner):
-        if loop.inode == seen.st_ino and _same_file(loop, seen):
+        if (loop.disk, loop.inode) == (seen.st_dev, seen.st_ino):
             raise HostError(
                 Problem(
                     subject=str(image),
@@ -66,11 +66,3 @@ def require_unattached(image: Path, runner: Runner) -> None:
                     hint=f"detach it (losetup --detach {loop.device}), or name {loop.device}",
                 )
             )
-
-
-def _same_file(loop: Loop, seen: os.stat_result) -> bool:
-    try:
-        other = Path(loop.file).stat()
-    except OSError:
-        return False  # it was deleted, or is out of our sight: the inode number alone says nothing
-    return (other.st_ino, other.st_dev) == (seen.st_ino, seen.st_dev)

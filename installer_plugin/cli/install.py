@@ -12,6 +12,7 @@ from installer_plugin.cli.output import open_output, run_to_exit
 from installer_plugin.hooks.running import TIMEOUT_SECONDS
 from installer_plugin.hosts import bootc
 from installer_plugin.hosts.bootc_args import parse_bootc_install
+from installer_plugin.hosts.installation import InstallRequest
 from installer_plugin.hosts.phases import HookOptions
 from installer_plugin.hosts.way import When
 from installer_plugin.stages import report
@@ -70,7 +71,7 @@ def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
         line = parse_bootc_install(words)
         source = given["source_root"] or line.source_imgref or "/"
         own = cast("Given", {name: value for name, value in given.items() if name not in OWN})
-        asked = bootc.InstallRequest(
+        asked = InstallRequest(
             bootc=line,
             request=request_of(source, **own),
             when=When(given["when"]),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from installer_plugin.errors import InterruptedBySignal
 from installer_plugin.events import Events
 from installer_plugin.rootfs import Rootfs
 
@@ -55,7 +56,9 @@ def held_back(physical_root: Path, events: Events, *, keep: bool) -> Iterator[No
 
 def reason_of(failure: BaseException) -> str:
     """*failure* in one line."""
-    return next(iter(f"{failure}".splitlines()), "") or "interrupted"
+    if isinstance(failure, InterruptedBySignal):
+        return f"interrupted by {failure.signal_name}"
+    return next(iter(f"{failure}".splitlines()), "") or type(failure).__name__
 
 
 def entries(physical_root: Path) -> Entries:

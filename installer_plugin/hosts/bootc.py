@@ -7,76 +7,27 @@ bootc has claimed is read back from the disk.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
-from installer_plugin.block.base import OpenOptions
-from installer_plugin.block.journal import close_stale, opening
-from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.errors import (
-    BoundImagesError,
-    ConfigError,
-    CopyError,
-    HostError,
     PreflightError,
     Problem,
-    SourceImageError,
-    VerificationError,
 )
-from installer_plugin.events import Events
 from installer_plugin.hooks.phases import Phase
-from installer_plugin.hosts.before import Before
-from installer_plugin.hosts.boot_entries import held_back, reason_of, set_aside
-from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, Verb, skip_spelling
-from installer_plugin.hosts.disk import require_target
-from installer_plugin.hosts.finalize import finalize, writable
-from installer_plugin.hosts.phases import HookOptions, Phases, retarget
-from installer_plugin.hosts.relay import relayed
-from installer_plugin.hosts.room import room_problems, system_bytes
-from installer_plugin.hosts.shim import EVENTS, Outcome, Session, shim_script
-from installer_plugin.hosts.way import TOOL_VARIABLE, Situation, Way, When, choose_way
-from installer_plugin.model import ResolvedImage, VerifiedImage
-from installer_plugin.pipeline import Checked, check, verify_target
-from installer_plugin.process import Command, CommandError, bound_to_us_argv, find_tool
-from installer_plugin.request import Context, Request, configured, open_root
-from installer_plugin.rootfs import Rootfs
+from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, skip_spelling
+from installer_plugin.hosts.installation import Found, InstallRequest, Run, without_any
+from installer_plugin.hosts.phases import Phases
+from installer_plugin.hosts.way import Way, When
+from installer_plugin.model import VerifiedImage
+from installer_plugin.process import Command, CommandError, find_tool
+from installer_plugin.request import Context
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.staged.paths import with_absolute_paths
-from installer_plugin.stages import report
-from installer_plugin.storage.conf import load_storage_conf
 from installer_plugin.storage.scratch import scratch_directory
 
 BOOTC = "bootc"
-STAGE = "install"
-COMPOSEFS_WARNING = (
-    "the composefs backend of bootc (seen up to 1.16) keeps only the OS image when it cleans up: its "
-    "next upgrade will remove the bound images; run 'podman pull' or install again"
-)
-MODULES = "usr/lib/modules"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstallRequest:
-    """What the user asked for."""
-
-    bootc: BootcInstall
-    request: Request
-    """Without a target: only bootc knows where it mounts one."""
-    when: When = When.AUTO
-    keep: bool = False
-    """Whether a target that failed may boot all the same."""
-    hooks: HookOptions = field(default_factory=HookOptions)
-    opening: OpenOptions = field(default_factory=OpenOptions)
-
-    @property
-    def disk(self) -> Path | None:
-        """The disk or disk image that is installed to."""
-        return self.bootc.target if self.bootc.verb is Verb.TO_DISK else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +53,7 @@ def install(asked: InstallRequest, context: Context) -> Installed:
         state.write_request(request)
         phases = Phases(state, asked.hooks, context, asked.disk)
         spelling = _bootc_spelling(asked.bootc, context)
-        run = _Run(asked, context, work, state, phases)
+        run = Run(asked, context, work, state, phases)
         run.require_target()
         if request.dry_run:
             found = run.look(can_run_shim=can_run)
@@ -112,212 +63,6 @@ def install(asked: InstallRequest, context: Context) -> Installed:
             run.prepare()
             found = run.look(can_run_shim=can_run)
             return Installed(way=found.way, images=run.install(found, spelling))
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What is known once everything has been looked at."""
-
-    images: tuple[ResolvedImage, ...]
-    way: Way
-    composefs: bool
-    """Whether bootc takes its composefs backend."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """One installation under way."""
-
-    asked: InstallRequest
-    context: Context
-    work: Path
-    state: StateDirectory
-    phases: Phases
-
-    def require_target(self) -> None:
-        """Take back what a killed run has left open; raises for a target that cannot be one."""
-        state, runner = self.asked.opening.state, self.context.runner
-        with opening(state):
-            for problem in close_stale(state, runner):
-                self.context.events.warn(STAGE, f"an earlier run left {problem}")
-        require_target(self.asked.bootc, runner)
-
-    @contextmanager
-    def target_forgotten(self) -> Iterator[None]:
-        """Tell cleanup hooks of no target that is mounted no more."""
-        target = self.asked.bootc.target
-        try:
-            yield
-        finally:
-            there = target if target.is_dir() else None
-            self.state.write_request(replace(self.asked.request, target=there))
-
-    def prepare(self) -> None:
-        """Run the phase in which the target is untouched; what is wrong is told all at once."""
-        try:
-            self.phases.run(Phase.PRE_INSTALL)
-        except (SourceImageError, PreflightError):
-            # A stage knows its own problems only.
-            check(self.asked.request, replace(self.context, events=Events()))
-            raise
-
-    def look(self, *, can_run_shim: bool) -> _Found:
-        """The images, and the way to take for them; says which and why. Raises PreflightError."""
-        quiet = replace(self.context, events=Events())  # the stages have told all of it
-        checked = check(self.asked.request, quiet)
-        situation = _situation(self.asked, checked, quiet, can_run_shim=can_run_shim)
-        composefs = self.asked.bootc.composefs or situation.composefs_image
-        if not checked.images:
-            return _Found((), Way(When.AFTER, report.NOTHING), composefs)
-        self._require_room(checked.images, composefs=composefs)
-        way = choose_way(self.asked.when, situation)
-        self.context.events.step(STAGE, f"way in: {way.when} ({way.reason})")
-        if composefs:
-            self.context.events.warn(STAGE, COMPOSEFS_WARNING)
-        return _Found(checked.images, way, composefs)
-
-    def _require_room(self, images: tuple[ResolvedImage, ...], *, composefs: bool) -> None:
-        install, quiet = self.asked.bootc, replace(self.context, events=Events())
-        if install.verb is not Verb.TO_DISK:
-            return
-        with configured():
-            system = system_bytes(self.asked.request, quiet)
-        if system is None:
-            said = "the size of the OS image is not known here: only its images' is checked"
-            self.context.events.step(STAGE, said)
-        problems = room_problems(install, images, system=system or 0, composefs=composefs)
-        if problems:
-            raise PreflightError(*problems)
-
-    def install(self, found: _Found, spelling: SkipSpelling) -> tuple[VerifiedImage, ...]:
-        """Let bootc install in the way that was found, and prove what it has left."""
-        before = Before.look(self.asked.bootc.target)
-        if not found.images:
-            self.bootc(_without_any(self.asked, spelling))
-            return ()
-        if found.way.when is When.DURING:
-            with self.guarded(before, lambda: Outcome.load(self.work) is not None):
-                self.during(found.images)
-        else:
-            self.after(spelling, before)
-        with self.guarded(before):
-            return self.proven()
-
-    def bootc(self, argv: tuple[str, ...], env: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Run bootc, its output streaming through; raises HostError with its exit code."""
-        purpose = f"install to {self.asked.bootc.target}"
-        command = Command(argv=bound_to_us_argv(argv), purpose=purpose, env=env)
-        try:
-            self.context.runner.follow(command, _pass_through)
-        except CommandError as error:
-            # All of it was shown as it came.
-            _, mark, last = error.stderr.rpartition("error: ")
-            told = CommandError(command, error.ending, mark + last)
-            raise HostError(
-                told.problem(" ".join(argv[:3]), hint="see what bootc has said above")
-            ) from error
-
-    def during(self, images: Sequence[ResolvedImage]) -> None:
-        """Let bootc come to its copying, and be there in its place."""
-        names = tuple(dict.fromkeys(image.bound.bootc_name or "" for image in images))
-        session = Session(
-            folder=self.work,
-            owner=os.getpid(),
-            expected=names,
-            keep=self.asked.keep,
-            hooks=self.asked.hooks,
-            disk=self.asked.disk,
-        )
-        session.save()
-        programs = self.work / "bin"
-        programs.mkdir()
-        shim = programs / "podman"
-        shim.write_text(shim_script(sys.executable, self.work))
-        shim.chmod(0o755)
-        path = f"{programs}:{os.environ.get('PATH', os.defpath)}"
-        try:
-            with relayed(self.work / EVENTS, self.context.events):
-                self.bootc(self.asked.bootc.argv, {"PATH": path})
-        except HostError as error:
-            outcome = Outcome.load(self.work)
-            if outcome and outcome.exit_code:
-                raise _failure(outcome) from error
-            raise
-        if Outcome.load(self.work) is None:
-            raise HostError(
-                Problem(
-                    subject="bootc install",
-                    message="ended well without having asked for the bound images",
-                    hint="use --when=after, and tell us about your version of bootc",
-                )
-            )
-
-    def after(self, spelling: SkipSpelling, before: Before) -> None:
-        """Let bootc install without bound images, then do the rest on its target."""
-        install = self.asked.bootc
-        held: list[Path] = []
-        with self.guarded(before, lambda: bool(held)):
-            self.bootc(install.argv_without_images(spelling))
-            with self._target() as root:
-                held.append(root)
-                retarget(self.state, self.asked.request, root)
-                with held_back(root, self.context.events, keep=self.asked.keep):
-                    self.phases.run(Phase.POST_INSTALL)
-                    self.phases.run(Phase.VERIFY)
-                if not install.skip_finalize:
-                    self._finalize(root)
-
-    def proven(self) -> tuple[VerifiedImage, ...]:
-        """Read the finished target once more, whatever bootc has said."""
-        request = replace(self.asked.request, target=self.asked.bootc.target, receipts=())
-        return verify_target(request, self.context, self.asked.opening)
-
-    @contextmanager
-    def guarded(
-        self, before: Before, is_handled: Callable[[], bool] = lambda: False
-    ) -> Iterator[None]:
-        """Keep what bootc has written from booting when anything goes wrong.
-
-        *is_handled*: whether somebody else has seen to that, or the images are proven.
-        """
-        try:
-            yield
-        except BaseException as failure:
-            if not (self.asked.keep or is_handled()):
-                self._set_aside(before, reason_of(failure))
-            raise
-
-    def _set_aside(self, before: Before, reason: str) -> None:
-        target = self.asked.bootc.target
-        try:
-            if before.has_changed():
-                with self._target() as root, writable(root, self.context.runner):
-                    set_aside(root, reason, before.entries)
-        except (BoundImagesError, CommandError, OSError) as error:
-            self.context.events.warn(
-                STAGE, f"{target}: its boot entries could not be set aside: {error}"
-            )
-
-    @contextmanager
-    def _target(self) -> Iterator[Path]:
-        """The target as a directory, to be written; what fails there is told by the disk's name."""
-        named, (runner, events) = (
-            self.asked.bootc.target,
-            (self.context.runner, self.context.events),
-        )
-        with open_target(named, self.asked.opening, runner, events) as target:
-            try:
-                make_writable(target, runner)
-                yield target.physical_root
-            except BoundImagesError as error:
-                raise type(error)(*map(target.retold, error.problems)) from error
-
-    def _finalize(self, root: Path) -> None:
-        try:
-            finalize(root, self.context.runner)
-        except CommandError as error:
-            hint = "the images are there and proven; look at the file system"
-            raise HostError(error.problem(str(root), hint=hint)) from error
 
 
 def _work_place() -> tuple[Path, bool]:
@@ -332,18 +77,6 @@ def _work_place() -> tuple[Path, bool]:
         if not os.statvfs(place).f_flag & os.ST_NOEXEC:
             return place, True
     return usable[0], False
-
-
-def _without_any(asked: InstallRequest, spelling: SkipSpelling) -> tuple[str, ...]:
-    """The call for an image that declares none; / may declare others, which are not its own."""
-    if asked.request.source == "/":
-        return asked.bootc.argv
-    return asked.bootc.argv_without_images(spelling, keep_open=False)
-
-
-def _pass_through(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def _bootc_spelling(install: BootcInstall, context: Context) -> SkipSpelling:
@@ -368,43 +101,8 @@ def _bootc_spelling(install: BootcInstall, context: Context) -> SkipSpelling:
     return skip_spelling(version.strip(), help_text)
 
 
-def _situation(
-    asked: InstallRequest, checked: Checked, context: Context, *, can_run_shim: bool
-) -> Situation:
-    with configured():
-        conf = load_storage_conf(context.system, context.env)
-        with open_root(asked.request, context) as root:
-            uki = brings_uki(root)
-    return Situation(
-        install=asked.bootc,
-        source=asked.request.source,
-        bound=[image.bound for image in checked.images],
-        resolved=checked.images,
-        default_stores=frozenset(conf.stores),
-        composefs_image=uki,
-        tool=context.env.get(TOOL_VARIABLE, ""),
-        can_run_shim=can_run_shim,
-    )
-
-
-def brings_uki(root: Rootfs) -> bool:
-    """Whether the image has a unified kernel image, for which bootc takes its composefs backend."""
-    folders = ["boot/EFI/Linux"]
-    if root.is_dir(MODULES):
-        folders += [f"{MODULES}/{version}" for version in root.list(MODULES)]
-    names = (name for folder in folders if root.is_dir(folder) for name in root.list(folder))
-    return any(name.endswith(".efi") for name in names)
-
-
-def _failure(outcome: Outcome) -> BoundImagesError:
-    """What the shim reported, as the error it was there."""
-    kinds = (SourceImageError, PreflightError, CopyError, VerificationError, HostError, ConfigError)
-    kind = next((kind for kind in kinds if kind.exit_code == outcome.exit_code), HostError)
-    return kind(*outcome.problems)
-
-
 def _plan(
-    asked: InstallRequest, found: _Found, spelling: SkipSpelling, phases: Phases
+    asked: InstallRequest, found: Found, spelling: SkipSpelling, phases: Phases
 ) -> tuple[str, ...]:
     """What would be done, in order: phases with their hooks, and commands."""
 
@@ -416,7 +114,7 @@ def _plan(
         ]
 
     if not found.images:
-        lines = ["run: " + " ".join(_without_any(asked, spelling))]
+        lines = ["run: " + " ".join(without_any(asked, spelling))]
     else:
         inside = [*steps(Phase.POST_INSTALL), *steps(Phase.VERIFY)]
         if found.way.when is When.DURING:

@@ -15,6 +15,7 @@ from installer_plugin.model import (
     SourceKind,
     SourceLocation,
     UnitKind,
+    VerifiedImage,
     parse_diff_id,
     parse_image_id,
     parse_manifest_digest,
@@ -150,6 +151,21 @@ def parse_copied(data: Json) -> CopiedImage:
         engine=_field(data, "engine", str),
         already_there=_field(data, "already_there", bool),
         refusal=_field(data, "refusal", str),
+    )
+
+
+def parse_verified(data: Json) -> VerifiedImage:
+    """The image that ``report.verified_json`` wrote; raises ValueError."""
+    return VerifiedImage(
+        reference=_field(data, "reference", str),
+        names=tuple(_strings(data, "names")),
+        where=_field(data, "where", str),
+        image_id=parse_image_id(data.get("image_id")),
+        digest=parse_manifest_digest(data.get("digest")),
+        manifest_digests=tuple(map(parse_manifest_digest, _strings(data, "manifest_digests"))),
+        diff_ids=tuple(map(parse_diff_id, _strings(data, "diff_ids"))),
+        size=_field(data, "size", int),
+        checks=tuple(_strings(data, "verified")),
     )
 
 

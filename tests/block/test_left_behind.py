@@ -211,11 +211,12 @@ def test_leftovers_are_taken_back_by_the_journal(image: Path, tmp_path: Path) ->
 def test_loop_device_of_somebody_else_is_left_alone(image: Path, tmp_path: Path) -> None:
     loop = run(("losetup", "--find", "--show", image)).stdout.strip()
     try:
-        inode = image.stat().st_ino
+        seen = image.stat()
+        disk, inode = seen.st_dev, seen.st_ino
         others = (
-            LoopStep(loop, str(image), inode + 1, 0),
-            LoopStep(loop, str(image), inode, 4096),
-            LoopStep(loop, str(tmp_path / "other.img"), inode, 0),
+            LoopStep(loop, disk, inode + 1, 0),
+            LoopStep(loop, disk, inode, 4096),
+            LoopStep(loop, disk + 1, inode, 0),
         )
         stale(tmp_path / "state", *others)
         assert closed(tmp_path / "state") == []
@@ -227,7 +228,7 @@ def test_loop_device_of_somebody_else_is_left_alone(image: Path, tmp_path: Path)
 def test_steps_that_were_never_taken_are_no_problem(tmp_path: Path) -> None:
     steps = (
         FlushStep(str(tmp_path / "gone.img")),
-        LoopStep("/dev/loop0", str(tmp_path / "gone.img"), 1, 0),
+        LoopStep("/dev/loop0", 1, 1, 0),
         ReadOnlyStep(str(tmp_path / "gone")),
         NodeStep("/dev/bound-images-gone/loop0p1"),
         MappingStep("bound-images-gone"),
@@ -268,7 +269,7 @@ def test_steps_survive_being_written_down() -> None:
     steps = (
         MountStep("/a b"),
         GroupStep("g", "u", ["/dev/a", "/dev/b"]),
-        LoopStep("/d", "f", 3, 4),
+        LoopStep("/d", 2, 3, 4),
     )
     assert parse_steps("".join(dump_step(step) for step in steps), "x") == steps
     assert all(json.loads(dump_step(step))["step"] == type(step).__name__ for step in steps)

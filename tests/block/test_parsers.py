@@ -1,5 +1,6 @@
 """What the programs say, as recorded from them, and what must not be mistaken for it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,9 +71,9 @@ BLKID_TABLE = "DEVNAME=/dev/loop0\nPTUUID=7df52013-6448-f54d-86c0-ce41198704e9\n
 
 LOSETUP = """{
    "loopdevices": [
-      {"name": "/dev/loop1", "back-file": "/x/a b.img (deleted)", "back-ino": 10027233,
+      {"name": "/dev/loop1", "back-maj:min": "     254:0  ", "back-ino": 10027233,
        "offset": 1048576, "autoclear": true, "ro": false},
-      {"name": "/dev/loop0", "back-file": "/x/c.img", "back-ino": 5, "offset": 0,
+      {"name": "/dev/loop0", "back-maj:min": "0:42", "back-ino": 5, "offset": 0,
        "autoclear": false, "ro": true}
    ]
 }
@@ -146,8 +147,8 @@ def test_blkid_looks_at_a_part_of_a_disk() -> None:
 
 def test_losetup() -> None:
     assert parse_losetup(LOSETUP) == (
-        Loop(device=Path("/dev/loop1"), file="/x/a b.img", inode=10027233, offset=1 << 20),
-        Loop(device=Path("/dev/loop0"), file="/x/c.img", inode=5, offset=0),
+        Loop(device=Path("/dev/loop1"), disk=os.makedev(254, 0), inode=10027233, offset=1 << 20),
+        Loop(device=Path("/dev/loop0"), disk=os.makedev(0, 42), inode=5, offset=0),
     )
     assert parse_losetup("") == ()
 
@@ -247,7 +248,7 @@ GARBAGE = (
     '{"loopdevices": [3]}', '{"report": [{"lv": [null]}]}', '{"blockdevices": [{"path": 1}]}',
     '{"partitiontable": {"partitions": [{"node": "x", "start": 1, "size": 1}]}}',
     '{"partitiontable": {"partitions": [{"node": "x1", "start": "y", "size": 1}]}}',
-    '{"loopdevices": [{"name": "/dev/loop0", "back-file": null}]}', SFDISK[:200], LSBLK[:100],
+    '{"loopdevices": [{"name": "/dev/loop0", "back-maj:min": null}]}', SFDISK[:200], LSBLK[:100],
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Tests of the test equipment in vm-tests, which is no package and has its own import path."""
+"""Tests of hosts, which use the equipment in vm-tests: that is no package and has its own path."""
 
 import sys
 from pathlib import Path

@@ -10,8 +10,8 @@ import pytest
 
 from tests.block.kernel import MISC, has_device_mapper
 from tests.commands import run
-from tests.disks import FsKind
-from tests.faults.scene import APP, OTHER, SMALL
+from tests.disks import FsKind, LoopFsFactory
+from tests.faults.scene import APP, OTHER, SMALL, Images
 from tests.hosts.scene import TO_DISK, Scene, bind, can_boot, make_disk, receipt, set_aside
 from tests.images import ImageSources
 from tests.product import STORE, document, records
@@ -61,7 +61,7 @@ def _comparable(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
 def test_digest_pinned_image_that_bootc_itself_cannot_copy(
-    scene: Scene, image_sources: ImageSources, inside: bool
+    scene: Scene, image_sources: ImageSources, *, inside: bool
 ) -> None:
     scene = replace(scene, store=image_sources.store)
     bind(scene.container, image_sources.web_by_digest)
@@ -76,7 +76,7 @@ def test_digest_pinned_image_that_bootc_itself_cannot_copy(
 
 @pytest.mark.parametrize("transport", ["containers-storage:", "oci:", "oci-archive:"])
 def test_images_are_those_of_the_source_image_not_of_the_machine(
-    scene: Scene, transport: str, little: Any, tmp_path: Path
+    scene: Scene, transport: str, little: Images, tmp_path: Path
 ) -> None:
     scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
     osroot.import_image(
@@ -96,7 +96,7 @@ def test_images_are_those_of_the_source_image_not_of_the_machine(
 
 
 def test_source_image_without_bound_images_gets_none_of_the_machines(
-    scene: Scene, little: Any, tmp_path: Path
+    scene: Scene, little: Images, tmp_path: Path
 ) -> None:
     scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
     osroot.import_image(scene.store, scene.container, osroot.declare(tmp_path / "declared", {}))
@@ -110,7 +110,7 @@ def test_source_image_without_bound_images_gets_none_of_the_machines(
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
 def test_without_bound_images_bootc_runs_with_the_callers_arguments(
-    scene: Scene, inside: bool
+    scene: Scene, *, inside: bool
 ) -> None:
     done = scene.install(*TO_DISK, "--bound-images=stored", scene.disk, inside=inside)
     assert done.stdout == "no bound images declared\n"
@@ -119,7 +119,7 @@ def test_without_bound_images_bootc_runs_with_the_callers_arguments(
 
 
 def test_images_from_a_store_that_bootc_does_not_know(
-    scene: Scene, little: Any, tmp_path: Path
+    scene: Scene, little: Images, tmp_path: Path
 ) -> None:
     """A --store makes `auto` take the way after bootc, and relative paths mean what they say."""
     bind(scene.container, APP)
@@ -153,6 +153,17 @@ def test_result_as_json(scene: Scene) -> None:
     assert seen["when"] == "during"
     assert [image["reference"] for image in seen["images"]] == [APP]
     assert seen["images"][0]["where"].startswith("usr/lib/bootc/bound-images.d/0.image")
+
+
+def test_what_bootc_held_is_proven_though_the_disk_cannot_be_opened_again(scene: Scene) -> None:
+    """As with a disk that another machine's TPM opens; after bootc it would be an error."""
+    bind(scene.container, APP)
+    own = ("--root-partition=elsewhere",)
+    done = scene.install(own=own)
+    assert "proven while bootc held it, and could not be opened again" in done.stderr
+    assert "1 image verified" in done.stdout
+    assert "1 image verified" in scene.verify()
+    scene.install(own=own, inside=False, ok=2)
 
 
 def test_several_links_to_one_image_are_one_image(scene: Scene) -> None:
@@ -204,7 +215,7 @@ def test_bootc_that_calls_another_tool_is_followed_by_us(scene: Scene, tmp_path:
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
-def test_encrypted_disk_where_the_kernel_can(scene: Scene, inside: bool, tmp_path: Path) -> None:
+def test_encrypted_disk_where_the_kernel_can(scene: Scene, tmp_path: Path, *, inside: bool) -> None:
     """Without a device mapper: bootc fails before it writes, and so do we."""
     make_disk(scene.disk, 2 << 30)
     bind(scene.container, APP)
@@ -228,7 +239,7 @@ def test_encrypted_disk_where_the_kernel_can(scene: Scene, inside: bool, tmp_pat
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
 @pytest.mark.parametrize(("extra", "state"), [((), "ro"), (("--skip-finalize",), "rw")])
 def test_file_system_is_finalized_by_whoever_comes_last(
-    scene: Scene, loop_fs: Any, extra: tuple[str, ...], state: str, inside: bool
+    scene: Scene, loop_fs: LoopFsFactory, extra: tuple[str, ...], state: str, *, inside: bool
 ) -> None:
     bind(scene.container, APP)
     fs = loop_fs()
@@ -240,7 +251,9 @@ def test_file_system_is_finalized_by_whoever_comes_last(
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
-def test_existing_root_keeps_what_it_has(scene: Scene, loop_fs: Any, inside: bool) -> None:
+def test_existing_root_keeps_what_it_has(
+    scene: Scene, loop_fs: LoopFsFactory, *, inside: bool
+) -> None:
     bind(scene.container, APP)
     fs = loop_fs()
     (fs.mount / "home").mkdir()

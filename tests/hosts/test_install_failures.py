@@ -15,7 +15,7 @@ from installer_plugin.hooks.phases import Phase
 from tests.commands import run, unshared
 from tests.disks import LoopFsFactory
 from tests.faults.scene import APP, MARK, Images, kill, processes
-from tests.hosts.scene import COMMAND, PRELUDE, STANDIN, Scene, bind, can_boot, note, set_aside
+from tests.hosts.scene import PRELUDE, STANDIN, Scene, bind, can_boot, note, set_aside
 from tests.leftovers import Machine
 
 pytestmark = pytest.mark.real
@@ -36,7 +36,7 @@ def scene(scene: Scene) -> Scene:
 
 @WAYS
 @pytest.mark.parametrize("step", ["store", "deploy", "bootloader", "bound-images", "finalize"])
-def test_bootcs_failure_is_told_in_its_words(scene: Scene, step: str, inside: bool) -> None:
+def test_bootcs_failure_is_told_in_its_words(scene: Scene, step: str, *, inside: bool) -> None:
     done = scene.install(inside=inside, env={"STANDIN_FAIL_AT": step}, ok=7)
     said = f"error: Installing to-disk: failing before {step}, as STANDIN_FAIL_AT asks"
     assert f"error: bootc install to-disk: bootc failed with exit code 1: {said}" in done.stderr
@@ -59,7 +59,7 @@ def test_failure_is_kept_bootable_when_asked(scene: Scene) -> None:
 
 @WAYS
 def test_corrupted_source_layer_fails_before_anything_boots(
-    scene: Scene, little: Images, tmp_path: Path, inside: bool
+    scene: Scene, little: Images, tmp_path: Path, *, inside: bool
 ) -> None:
     """In the way during bootc's copying it is bootc itself that fails, and does not finalize."""
     scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
@@ -223,7 +223,7 @@ def hanging_hook(scene: Scene) -> Path:
 @WAYS
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_installation_cleans_up_and_does_not_boot(
-    scene: Scene, inside: bool, number: signal.Signals
+    scene: Scene, number: signal.Signals, *, inside: bool
 ) -> None:
     begun = hanging_hook(scene)
     loops = Machine.now().loops
@@ -238,7 +238,7 @@ def test_interrupted_installation_cleans_up_and_does_not_boot(
     with scene.root() as root:
         assert not can_boot(root)
         assert set_aside(root)
-        assert number.name in note(root)
+        assert "interrupted by SIG" in note(root)
 
 
 def test_killed_while_bootc_holds_the_target(scene: Scene) -> None:
@@ -260,46 +260,22 @@ def test_killed_while_bootc_holds_the_target(scene: Scene) -> None:
     assert scene.boots()
 
 
-# The mounts of a killed process are there as long as their namespace is.
-AND_AGAIN = """\
-status=0
-report() {{ cut -d' ' -f5 /proc/self/mountinfo | grep /run/bootc-bound-images/ >"$1" || true; }}
-sh -c 'echo $$ >"$SCENE_PID"; exec "$@"' sh "$@" || status=$?
-report {directory}/left
-rm {directory}/hang
-{command} verify {disk} || true
-report {directory}/then
-echo $status >{directory}/status
-exec "$@"
-"""
-
-
 def test_killed_while_we_hold_the_target(scene: Scene) -> None:
-    """What is left mounted goes with the next call, and a second installation succeeds."""
+    """Nothing stays open; the disk does not boot, and a second installation succeeds."""
     begun = hanging_hook(scene)
     loops = Machine.now().loops
-    words = {"directory": scene.directory, "disk": scene.disk, "command": " ".join(COMMAND)}
-    prelude = PRELUDE.partition("status=0\n")[0] + AND_AGAIN.format(**words)
-    with started(scene, inside=False, prelude=prelude) as process:
-        wait_for(begun.exists, process)
-        send(scene, signal.SIGKILL)
-        assert process.wait() == 0
-    assert (scene.directory / "status").read_text() == "137\n"
-    assert (scene.directory / "left").read_text() != ""
-    assert (scene.directory / "then").read_text() == ""
-    assert scene.left_over(loops) == []
-    assert "1 image verified" in scene.verify()
-    assert scene.boots()
-
-
-def test_disk_of_a_killed_installation_does_not_boot(scene: Scene) -> None:
-    begun = hanging_hook(scene)
     with started(scene, inside=False) as process:
         wait_for(begun.exists, process)
         send(scene, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == 137
+        (scene.directory / "hang").unlink()
+        wait_for(lambda: processes(str(scene.directory)) == [])
     scene.verify()  # takes back what was left open
     with scene.root() as root:
         assert not can_boot(root)
         assert set_aside(root)
         assert "has not come to its end" in note(root)
+    scene.install(inside=False)
+    assert scene.left_over(loops) == []
+    assert "1 image verified" in scene.verify()
+    assert scene.boots()

@@ -35,7 +35,7 @@ def assert_held_back(scene: Scene, reason: str) -> None:
 
 
 @WAYS
-def test_failing_hook_fails_the_installation(hooked: Scene, inside: bool) -> None:
+def test_failing_hook_fails_the_installation(hooked: Scene, *, inside: bool) -> None:
     hooked.hooks("40-mine", "echo so it is; exit 1")
     done = hooked.install(inside=inside, ok=7)
     assert "40-mine: so it is" in done.stderr
@@ -45,7 +45,7 @@ def test_failing_hook_fails_the_installation(hooked: Scene, inside: bool) -> Non
 
 
 @WAYS
-def test_hanging_hook_is_ended_with_all_it_started(hooked: Scene, inside: bool) -> None:
+def test_hanging_hook_is_ended_with_all_it_started(hooked: Scene, *, inside: bool) -> None:
     pid = hooked.directory / "pid"
     hooked.hooks("40-mine", f"sleep 600 & echo $! >{pid}; wait")
     began = time.monotonic()
@@ -59,7 +59,7 @@ def test_hanging_hook_is_ended_with_all_it_started(hooked: Scene, inside: bool) 
 
 @WAYS
 def test_hook_of_another_user_is_refused_before_the_disk_is_touched(
-    hooked: Scene, inside: bool
+    hooked: Scene, *, inside: bool
 ) -> None:
     os.chown(hooked.hooks("40-mine"), 1, 1)
     before = edges(hooked.disk)
@@ -70,7 +70,7 @@ def test_hook_of_another_user_is_refused_before_the_disk_is_touched(
 
 
 @WAYS
-def test_masked_hook_does_not_run(hooked: Scene, inside: bool) -> None:
+def test_masked_hook_does_not_run(hooked: Scene, *, inside: bool) -> None:
     vendor = hooked.container / "usr/lib" / FOLDER / "post-install.d"
     vendor.mkdir(parents=True)
     (vendor / "40-mine").write_text("#!/bin/sh\nexit 1\n")
@@ -87,7 +87,7 @@ def test_masked_hook_does_not_run(hooked: Scene, inside: bool) -> None:
 
 
 @WAYS
-def test_hook_that_is_not_applicable_is_no_failure(hooked: Scene, inside: bool) -> None:
+def test_hook_that_is_not_applicable_is_no_failure(hooked: Scene, *, inside: bool) -> None:
     hooked.hooks("40-mine", "exit 77")
     done = hooked.install(inside=inside)
     assert "40-mine says that it is not applicable" in done.stderr
@@ -96,7 +96,7 @@ def test_hook_that_is_not_applicable_is_no_failure(hooked: Scene, inside: bool) 
 
 @WAYS
 def test_hook_in_the_place_of_our_copying_is_held_to_what_it_leaves(
-    hooked: Scene, inside: bool
+    hooked: Scene, *, inside: bool
 ) -> None:
     """It copies nothing; that is found out, and nothing boots."""
     hooked.hooks("20-copy", "exit 0")
@@ -106,8 +106,9 @@ def test_hook_in_the_place_of_our_copying_is_held_to_what_it_leaves(
 
 
 @WAYS
-def test_hook_may_copy_in_our_place(hooked: Scene, inside: bool) -> None:
-    reference = f"containers-storage:[overlay@$BOUND_IMAGES_STORE+/run/hook-run]{APP}"
+def test_hook_may_copy_in_our_place(hooked: Scene, *, inside: bool) -> None:
+    place = f"overlay@$BOUND_IMAGES_STORE+{hooked.directory}/run"
+    reference = f"containers-storage:[{place}]{APP}"
     hooked.hooks(
         "20-copy",
         f'exec unshare --mount skopeo copy -q containers-storage:{APP} "{reference}"',
@@ -118,7 +119,7 @@ def test_hook_may_copy_in_our_place(hooked: Scene, inside: bool) -> None:
 
 
 @WAYS
-def test_hooks_know_where_they_are(hooked: Scene, inside: bool) -> None:
+def test_hooks_know_where_they_are(hooked: Scene, *, inside: bool) -> None:
     """Each phase sees what is known by then, in variables and on stdin."""
     seen = hooked.directory / "seen"
     seen.mkdir()
@@ -143,7 +144,7 @@ def test_hooks_know_where_they_are(hooked: Scene, inside: bool) -> None:
 
 
 @WAYS
-def test_failing_pre_install_hook_leaves_the_disk_alone(hooked: Scene, inside: bool) -> None:
+def test_failing_pre_install_hook_leaves_the_disk_alone(hooked: Scene, *, inside: bool) -> None:
     hooked.hooks("50-mine", "exit 3", phase=Phase.PRE_INSTALL)
     before = edges(hooked.disk)
     hooked.install(inside=inside, ok=7)

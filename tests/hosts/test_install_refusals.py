@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import run
+from tests.crafted import Entry, layer_tar, write_layout
 from tests.disks import LoopFsFactory
 from tests.faults.scene import APP, SMALL
 from tests.hosts.scene import STANDIN, TO_DISK, Scene, bind, edges, make_disk, partitions, unit
@@ -41,7 +43,7 @@ def untouched(disk: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
-def test_missing_image_leaves_the_disk_as_it_was(full: Scene, inside: bool) -> None:
+def test_missing_image_leaves_the_disk_as_it_was(full: Scene, *, inside: bool) -> None:
     bind(full.container, ABSENT, APP)
     with untouched(full.disk):
         done = full.install(inside=inside, ok=4)
@@ -109,9 +111,6 @@ def test_during_is_refused_with_the_reason_where_it_cannot_be(
 
 def _declaring(scene: Scene) -> str:
     """An OCI layout of an image that declares SMALL."""
-    import tarfile
-
-    from tests.crafted import Entry, layer_tar, write_layout
 
     layout = scene.directory / "declaring"
     link = "usr/lib/bootc/bound-images.d/a.image"
@@ -131,7 +130,7 @@ def test_bootc_is_not_told_to_leave_images_out(full: Scene, mode: str) -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
-def test_dry_run_prints_the_plan_and_touches_nothing(full: Scene, inside: bool) -> None:
+def test_dry_run_prints_the_plan_and_touches_nothing(full: Scene, *, inside: bool) -> None:
     bind(full.container, APP)
     marker = full.directory / "ran"
     full.hooks("40-mine", f"touch {marker}")
@@ -263,7 +262,7 @@ def test_disk_with_content_is_bootcs_to_refuse(full: Scene) -> None:
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
 def test_system_that_is_there_still_boots_when_bootc_refuses(
-    scene: Scene, loop_fs: LoopFsFactory, inside: bool
+    scene: Scene, loop_fs: LoopFsFactory, *, inside: bool
 ) -> None:
     """Only what bootc has written is kept from booting."""
     bind(scene.container, APP)
