@@ -163,7 +163,7 @@ class Opener:
         asked = OpenOptions(state=self.state, **options)  # type: ignore[arg-type]
         with open_target(path, asked, Runner(), Events([self.told])) as target:
             yield target
-        assert self.left() == []
+        assert self.left() == [], self.told.text
 
     def left(self) -> list[str]:
         """Private directories that are there."""
