@@ -131,7 +131,7 @@ class Scene:
         ]  # fmt: skip
 
     def install_env(self, root: Path) -> dict[str, str]:
-        """For it: this scene's images, and the stand-in where bootc is not installed."""
+        """For it: this scene's images, and the stand-in: bootc itself wants to be in its image."""
         path = os.environ["PATH"]
         return {
             **self.store.env,

@@ -19,7 +19,8 @@ from installer_plugin.block.base import (
     Volume,
 )
 from installer_plugin.block.journal import Journal
-from installer_plugin.block.loops import Backing, partition_device
+from installer_plugin.block.loopdev import Backing
+from installer_plugin.block.loops import partition_device
 from installer_plugin.block.luks import no_key
 from installer_plugin.block.lvm import LogicalVolume, list_volumes
 from installer_plugin.block.mounts import look_options, mount_argv

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.block.base import Partition
 from installer_plugin.block.journal import Journal
+from installer_plugin.block.loopdev import SECTOR, Backing, configure, free_number
 from installer_plugin.block.steps import LoopStep, NodeStep
 from installer_plugin.errors import HostError, Problem
 from installer_plugin.process import Command, CommandError
 
 SYSFS = Path("/sys")
 DEV = Path("/dev")
-SECTOR = 512
-"""Unit of sysfs's ``start`` and ``size``, whatever the disk's own is."""
 ATTEMPTS = 10
 """Other programs take loop devices too: the one that was free may be gone."""
 LARGE_SECTOR = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backing:
-    """What a loop device is to stand on."""
-
-    path: Path
-    read_only: bool
-    offset: int = 0
-    size: int = 0
-    """Bytes from *offset* on; 0 for all there are."""
-    sector: int = SECTOR
-
-
-def attach_argv(device: Path, backing: Backing) -> tuple[str, ...]:
-    """Attach *device*; the kernel is asked for the partitions, and to forget them at the end."""
-    return (
-        "losetup", "--partscan",
-        *(("--read-only",) if backing.read_only else ()),
-        *(("--offset", str(backing.offset)) if backing.offset else ()),
-        *(("--sizelimit", str(backing.size)) if backing.size else ()),
-        *(("--sector-size", str(backing.sector)) if backing.sector != SECTOR else ()),
-        str(device), str(backing.path),
-    )  # fmt: skip
 
 
 def sector_size(image: Path) -> int:
@@ -58,50 +33,41 @@ def sector_size(image: Path) -> int:
 def attach(backing: Backing, journal: Journal) -> Path:
     """Attach a free loop device to *backing*; raises HostError and OSError.
 
-    From then on the kernel lets go of it with its last user, also when we are killed.
+    The kernel lets go of it with its last user, also when we are killed.
     """
     seen = backing.path.stat()
     for attempt in range(ATTEMPTS):
         device = _free_device(journal)
-        step = LoopStep(str(device), seen.st_dev, seen.st_ino, backing.offset)
-        journal.plan(step)
-        command = Command(
-            argv=attach_argv(device, backing), purpose=f"attach {backing.path} to {device}"
-        )
+        journal.plan(LoopStep(str(device), seen.st_dev, seen.st_ino, backing.offset))
         try:
-            journal.runner.run(command)
-        except CommandError as error:
-            if attempt + 1 < ATTEMPTS and _is_taken(device):
+            journal.holds[str(device)] = configure(device, backing)
+        except OSError as error:
+            if error.errno == errno.EBUSY and attempt + 1 < ATTEMPTS:
                 continue
-            hint = "are there loop devices on this machine (modprobe loop), and are you root?"
-            raise HostError(error.problem(str(backing.path), hint=hint)) from error
-        _release_with_us(device, journal)
+            raise _no_loop(f"{backing.path} cannot be attached to {device}", error) from error
+        _prepare(device, journal)
         return device
     raise RuntimeError("the last attempt returns or raises")
 
 
-def _is_taken(device: Path) -> bool:
-    return (SYSFS / "class/block" / device.name / "loop/backing_file").exists()
+def _no_loop(what: str, error: OSError) -> HostError:
+    hint = "are there loop devices on this machine (modprobe loop), and are you root?"
+    message = f"{what}: {error.strerror}"
+    return HostError(Problem(subject="loop device", message=message, hint=hint))
 
 
 def _free_device(journal: Journal) -> Path:
-    command = Command(argv=("losetup", "--find"), purpose="find a free loop device")
     try:
-        said = journal.runner.run(command).stdout.decode()
-    except CommandError as error:
-        hint = "are there loop devices on this machine (modprobe loop), and are you root?"
-        raise HostError(error.problem("loop device", hint=hint)) from error
-    device = Path(said.split()[0])  # "/dev/loop8 (lost)" where it has no node
+        device = DEV / f"loop{free_number()}"
+    except OSError as error:
+        raise _no_loop("none can be had", error) from error
     if not device.exists():
         _make_node(device, SYSFS / "class/block" / device.name, journal)
     return device
 
 
-def _release_with_us(device: Path, journal: Journal) -> None:
-    """``losetup --detach`` on a device in use marks it to be released with its last user."""
-    journal.holds[str(device)] = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    detach = Command(argv=("losetup", "--detach", str(device)), purpose=f"mark {device}")
-    journal.runner.run(detach)
+def _prepare(device: Path, journal: Journal) -> None:
+    """What makes a loop device better, where it can be had."""
     # What is read then comes from the disk, not from the image's pages. Not every file system can.
     direct = Command(
         argv=("losetup", "--direct-io=on", str(device)), purpose=f"read {device} directly"
@@ -134,6 +100,7 @@ def _entry_of(disk: Path, partition: Partition) -> Path | None:
     """The directory in sysfs of *partition*, where the kernel agrees with the table."""
     number = disk.stat().st_rdev
     folder = SYSFS / "dev/block" / f"{os.major(number)}:{os.minor(number)}"
+    # sysfs counts in units of 512 bytes, whatever the disk's own are.
     wanted = (partition.number, partition.start // SECTOR, partition.size // SECTOR)
     for entry in sorted(folder.resolve().glob("*/partition")):
         found = tuple(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.block.base import Key
-from installer_plugin.block.udev import device_mapper_env
+from installer_plugin.block.udev import device_mapper_env, ended_with_us
 from installer_plugin.errors import BoundImagesError, ConfigError, HostError, Problem
 from installer_plugin.process import Command, CommandError, Runner, find_tool
 
@@ -122,7 +122,9 @@ class Cryptsetup:
         if program is None:
             raise _token_error(device, "systemd-cryptsetup is not installed")
         argv = token_argv(program, device, mapping, read_only=self.read_only)
-        command = Command(argv=argv, purpose=f"open {device} with the TPM", env=device_mapper_env())
+        command = Command(
+            argv=ended_with_us(argv), purpose=f"open {device} with the TPM", env=device_mapper_env()
+        )
         try:
             self.runner.run(command)
         except CommandError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.block.udev import device_mapper_env
+from installer_plugin.block.udev import device_mapper_env, ended_with_us
 from installer_plugin.errors import DataError, HostError
 from installer_plugin.process import Command, CommandError, Runner
 
@@ -81,7 +81,7 @@ def list_volumes(members: Sequence[Path], runner: Runner) -> tuple[LogicalVolume
 def activate(group: str, members: Sequence[Path], runner: Runner) -> None:
     """Activate *group*; raises HostError."""
     command = Command(
-        argv=activate_argv(group, tuple(map(str, members))),
+        argv=ended_with_us(activate_argv(group, tuple(map(str, members)))),
         purpose=f"activate the volume group {group}",
         env=device_mapper_env(),
     )

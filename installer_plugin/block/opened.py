@@ -15,7 +15,8 @@ from installer_plugin.block.base import LayerOpener, OpenedTarget, OpenOptions
 from installer_plugin.block.finding import Finder, FoundRoot
 from installer_plugin.block.imageformat import require_raw
 from installer_plugin.block.journal import Journal, close_stale, opening, private_directory
-from installer_plugin.block.loops import SYSFS, Backing, attach, sector_size
+from installer_plugin.block.loopdev import Backing
+from installer_plugin.block.loops import SYSFS, attach, sector_size
 from installer_plugin.block.mounts import (
     look_options,
     mount_argv,

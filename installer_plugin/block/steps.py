@@ -64,8 +64,16 @@ class ReadOnlyStep:
 
     def undo(self, runner: Runner) -> None:
         """Allow it again, if the device is still there; raises CommandError."""
-        if Path(self.device).exists():
+        with suppress(FileNotFoundError):
+            self._allow(Path(self.device), runner)
+
+    def _allow(self, device: Path, runner: Runner) -> None:
+        device.stat()
+        try:
             runner.run(set_writable(self.device))
+        except CommandError:
+            device.stat()  # the kernel may be taking a killed run's device away just now
+            raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,11 @@ def device_mapper_env() -> dict[str, str]:
     return {} if udevd_runs() else {"DM_DISABLE_UDEV": "1"}
 
 
+def ended_with_us(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """*argv*, killed with us: what it would set up later than that, nobody would take back."""
+    return ("setpriv", "--pdeathsig", "KILL", "--", *argv)
+
+
 def pyudev_missing() -> str:
     """Why pyudev cannot be used; "" when it can."""
     try:

@@ -13,7 +13,8 @@ import pytest
 
 from installer_plugin.block import journal as journal_module
 from installer_plugin.block.journal import PREFIX, Journal, close_stale, opening, private_directory
-from installer_plugin.block.loops import Backing, attach
+from installer_plugin.block.loopdev import Backing
+from installer_plugin.block.loops import attach
 from installer_plugin.block.steps import (
     FlushStep,
     GroupStep,

@@ -3,18 +3,21 @@
 The real ones are in test_layers.py, which needs a device mapper.
 """
 
+import errno
 import os
+import struct
 import sys
 import types
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_subprocess import FakeProcess
 
-from installer_plugin.block import finding, loops, lvm, namespace, opened, steps, udev
+from installer_plugin.block import finding, loopdev, loops, lvm, namespace, opened, steps, udev
 from installer_plugin.block.base import (
     LUKS,
     LVM,
@@ -30,7 +33,8 @@ from installer_plugin.block.base import (
 from installer_plugin.block.finding import Finder
 from installer_plugin.block.journal import Journal
 from installer_plugin.block.layout import BlivetOpener
-from installer_plugin.block.loops import Backing, attach
+from installer_plugin.block.loopdev import Backing, loop_config
+from installer_plugin.block.loops import attach
 from installer_plugin.block.luks import Cryptsetup, no_key
 from installer_plugin.block.lvm import LogicalVolume
 from installer_plugin.block.opened import make_writable, open_target
@@ -185,11 +189,11 @@ def test_lvm_is_confined_to_the_disk() -> None:
 
 
 def test_group_that_cannot_be_activated_is_told(fp: FakeProcess) -> None:
-    fp.register(["lvm", "vgchange", fp.any()], returncode=5, stderr=b"device or resource busy")
+    fp.register(["setpriv", fp.any()], returncode=5, stderr=b"device or resource busy")
     with pytest.raises(HostError, match="volume group rl: lvm failed") as caught:
         lvm.activate("rl", [Path("/dev/a")], Runner())
     assert "active on this machine" in caught.value.problems[0].hint
-    fp.register(["lvm", "vgchange", fp.any()])
+    fp.register(["setpriv", fp.any()])
     lvm.activate("rl", [Path("/dev/a")], Runner())
 
 
@@ -353,9 +357,15 @@ def backing(tmp_path: Path) -> Backing:
     return Backing(path=file, read_only=True)
 
 
-def test_no_loop_device_to_be_had(fp: FakeProcess, journal: Journal, backing: Backing) -> None:
-    fp.register(["losetup", "--find"], returncode=1, stderr=b"cannot find an unused loop device")
-    with pytest.raises(HostError, match="cannot find an unused") as caught:
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def test_no_loop_device_to_be_had(
+    journal: Journal, backing: Backing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loopdev, "CONTROL", Path("/nowhere"))
+    with pytest.raises(HostError, match="none can be had: No such file") as caught:
         attach(backing, journal)
     assert "modprobe loop" in caught.value.problems[0].hint
 
@@ -363,25 +373,44 @@ def test_no_loop_device_to_be_had(fp: FakeProcess, journal: Journal, backing: Ba
 def test_loop_device_that_was_free_may_be_gone(
     fp: FakeProcess, journal: Journal, backing: Backing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "_is_taken", lambda _: True)
-    fp.register(["losetup", "--find"], stdout=b"/dev/null\n", occurrences=3)
-    attempt = ["losetup", "--partscan", "--read-only", "/dev/null", str(backing.path)]
-    fp.register(attempt, returncode=1, occurrences=2)
-    fp.register(attempt)
-    fp.register(["losetup", fp.any()], occurrences=3)
-    fp.register(["partx", fp.any()])
-    assert attach(backing, journal) == Path("/dev/null")
-    assert fp.call_count(attempt) == 3
+    answers: list[OSError | int] = [_error(errno.EBUSY), _error(errno.EBUSY), 77]
+
+    def configure(device: Path, _: Backing) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(loops, "configure", configure)
+    monkeypatch.setattr(loops, "free_number", lambda: 0)
+    fp.register([fp.any()], returncode=1, occurrences=2)
+    assert attach(backing, journal) == Path("/dev/loop0")
+    assert journal.holds == {"/dev/loop0": 77}
+    assert len(journal.steps) == 3
 
 
 def test_loop_device_that_cannot_be_attached(
-    fp: FakeProcess, journal: Journal, backing: Backing, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, backing: Backing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loops, "_is_taken", lambda _: False)
-    fp.register(["losetup", "--find"], stdout=b"/dev/null\n")
-    fp.register(["losetup", "--partscan", fp.any()], returncode=1, stderr=b"Permission denied")
-    with pytest.raises(HostError, match="Permission denied"):
+    def configure(*_: object) -> int:
+        raise _error(errno.EPERM)
+
+    monkeypatch.setattr(loops, "configure", configure)
+    monkeypatch.setattr(loops, "free_number", lambda: 0)
+    with pytest.raises(
+        HostError, match="cannot be attached to /dev/loop0: Operation not permitted"
+    ):
         attach(backing, journal)
+
+
+def test_kernel_is_told_all_of_a_loop_device(backing: Backing) -> None:
+    asked = replace(backing, offset=1 << 20, size=5, sector=4096)
+    config = loop_config(7, asked)
+    assert len(config) == 304
+    assert struct.unpack_from("=II", config) == (7, 4096)
+    assert struct.unpack_from("=QQ", config, 8 + 24) == (1 << 20, 5)
+    assert struct.unpack_from("=I", config, 8 + 40 + 12) == (1 | 4 | 8,)
+    assert loop_config(7, replace(asked, read_only=False))[60:64] == struct.pack("=I", 4 | 8)
 
 
 def test_node_that_cannot_be_made(journal: Journal, tmp_path: Path) -> None:
@@ -395,11 +424,12 @@ def test_node_that_cannot_be_made(journal: Journal, tmp_path: Path) -> None:
 
 
 def test_loop_device_without_a_node_gets_one(
-    fp: FakeProcess, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Path] = []
+    monkeypatch.setattr(loops, "DEV", tmp_path)
+    monkeypatch.setattr(loops, "free_number", lambda: 77)
     monkeypatch.setattr(loops, "_make_node", lambda node, *_: made.append(node))
-    fp.register(["losetup", "--find"], stdout=f"{tmp_path}/loop77 (lost)\n".encode())
     assert loops._free_device(journal) == tmp_path / "loop77"
     assert made == [tmp_path / "loop77"]
 
