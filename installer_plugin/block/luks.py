@@ -104,7 +104,9 @@ class Cryptsetup:
         name = str(file) if passphrase is None else "-"
         argv = open_argv(device, mapping, name, read_only=self.read_only)
         command = Command(
-            argv=argv, purpose=f"open the encrypted {device}", env=device_mapper_env()
+            argv=ended_with_us(argv),
+            purpose=f"open the encrypted {device}",
+            env=device_mapper_env(),
         )
         try:
             done = self.runner.run(command, stdin=passphrase or b"", ok=(0, NO_KEY_FITS))
