@@ -11,7 +11,7 @@ from pathlib import Path
 from installer_plugin.block.base import Partition
 from installer_plugin.block.journal import Journal
 from installer_plugin.block.loopdev import SECTOR, Backing, configure, free_number
-from installer_plugin.block.steps import LoopStep, NodeStep
+from installer_plugin.block.steps import NODES_PREFIX, LoopStep, NodeStep
 from installer_plugin.errors import HostError, Problem
 from installer_plugin.process import Command, CommandError
 
@@ -126,7 +126,7 @@ def _number_of(node: Path) -> int | None:
 
 def _private_node(entry: Path, journal: Journal) -> Path:
     """A node for a partition that has none, below ``/dev``: elsewhere file systems are ``nodev``."""
-    return _make_node(DEV / f"bound-images-{journal.directory.name}" / entry.name, entry, journal)
+    return _make_node(DEV / f"{NODES_PREFIX}{journal.directory.name}" / entry.name, entry, journal)
 
 
 def _make_node(node: Path, entry: Path, journal: Journal) -> Path:

@@ -25,6 +25,8 @@ PATIENCE_SECONDS = 10.0
 """How long a device may stay busy: udevd looks at devices that were just written."""
 PAUSE_SECONDS = 0.1
 MAPPER = Path("/dev/mapper")
+NODES_PREFIX = "bound-images-"
+"""Of our directories below ``/dev``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class NodeStep:
         del runner
         node = Path(self.path)
         node.unlink(missing_ok=True)
-        if node.parent != Path("/dev"):
+        if node.parent.name.startswith(NODES_PREFIX):
             with suppress(OSError):  # others of ours are in it, and remove it after this one
                 node.parent.rmdir()
 
