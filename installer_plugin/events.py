@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -192,8 +191,3 @@ def sink_for(stream: TextIO) -> Sink:
         return PlainSink(stream)
     columns = os.get_terminal_size(stream.fileno()).columns
     return TerminalSink(stream, columns=columns, colour=not os.environ.get("NO_COLOR"))
-
-
-def standard_error_sink() -> Sink:
-    """The sink for our own stderr."""
-    return sink_for(sys.stderr)

@@ -47,11 +47,6 @@ def parse_image_id(text: object) -> ImageId:
     return ImageId(_require_hex64(text, "image ID"))
 
 
-def parse_layer_id(text: object) -> LayerId:
-    """64 hex digits -> LayerId; raises ValueError."""
-    return LayerId(_require_hex64(text, "layer ID"))
-
-
 class UnitKind(StrEnum):
     """Quadlet unit types that bootc accepts as a bound image; the value is the file extension."""
 

@@ -13,7 +13,7 @@ The first component is a domain only when it has a "." or ":" in it or is ``loca
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MAX_NAME_LENGTH = 255
 """Characters of domain and path together, as containers-storage and registries allow."""
@@ -86,14 +86,6 @@ class ImageReference:
             path = path if "/" in path else f"library/{path}"
         tag = None if self.is_pinned else self.tag or DEFAULT_TAG
         return ImageReference(domain=domain, path=path, tag=tag, digest=self.digest)
-
-    def with_domain(self, registry: str) -> ImageReference:
-        """The short name completed with *registry*; raises ValueError when it names one already."""
-        if self.domain is not None:
-            raise ValueError(f"{str(self)!r} already names the registry {self.domain!r}")
-        if not _is_domain(registry) or not _DOMAIN.fullmatch(registry):
-            raise ValueError(f"{registry!r} is no registry, expected a host and maybe a port")
-        return replace(self, domain=registry)
 
 
 def parse_reference(text: str) -> ImageReference:

@@ -7,7 +7,6 @@ keys since 1.43. Unknown keys are kept in ``raw``, because a record is always wr
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -169,16 +168,6 @@ def big_data_file_name(key: str) -> str:
     if len(name.encode(errors="surrogateescape")) > NAME_MAX:
         raise DataError(f"big data {key!r:.80}", f"is no usable name: longer than {NAME_MAX} bytes")
     return name
-
-
-def big_data_key(file_name: str) -> str:
-    """The key whose big data is in *file_name*; the inverse of :func:`big_data_file_name`."""
-    if not file_name.startswith("="):
-        return file_name
-    try:
-        return base64.b64decode(file_name[1:], validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise DataError(file_name, "is no file name of big data") from error
 
 
 def parse_layers(content: bytes, where: str) -> tuple[LayerRecord, ...]:

@@ -23,7 +23,6 @@ from installer_plugin.events import (
     TerminalSink,
     iec,
     sink_for,
-    standard_error_sink,
 )
 
 MIB = 1 << 20
@@ -201,9 +200,8 @@ def test_events_reach_every_sink_one_at_a_time() -> None:
 # --- choice ----------------------------------------------------------------------------------
 
 
-def test_stream_that_is_no_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", io.StringIO())
-    assert isinstance(standard_error_sink(), PlainSink)
+def test_stream_that_is_no_terminal_gets_plain_lines() -> None:
+    assert isinstance(sink_for(io.StringIO()), PlainSink)
 
 
 def test_dumb_terminal_gets_plain_lines(

@@ -14,7 +14,6 @@ from installer_plugin.storage.records import (
     LayerRecord,
     Records,
     big_data_file_name,
-    big_data_key,
     check_unique,
     dump_records,
     layer_chain,
@@ -213,19 +212,12 @@ def test_layer_known_by_its_contents_alone_has_a_hash_of_those() -> None:
 )
 def test_big_data_file_name_is_gos(key: str, name: str) -> None:
     assert big_data_file_name(key) == name
-    assert big_data_key(name) == key
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "x/", "/", "x\0", "\xff?"], ids=repr)
 def test_big_data_key_that_leaves_the_directory_is_refused(key: str) -> None:
     with pytest.raises(DataError, match="no usable name"):
         big_data_file_name(key)
-
-
-@pytest.mark.parametrize("name", ["=c2", "=*", "=/w=="], ids=["cut-off", "no-base64", "no-utf-8"])
-def test_file_name_that_is_no_encoded_key_is_refused(name: str) -> None:
-    with pytest.raises(DataError, match="no file name of big data"):
-        big_data_key(name)
 
 
 # --- chains ----------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from installer_plugin.reference import (
     MAX_NAME_LENGTH,
-    ImageReference,
     parse_reference,
     split_transport,
 )
@@ -129,28 +128,6 @@ def test_normal_form_is_the_name_in_podmans_stores(text: str, normal: str) -> No
 def test_repository_leaves_out_tag_and_digest() -> None:
     assert parse_reference(f"quay.io/x/y:1@{SHA256}").repository == "quay.io/x/y"
     assert parse_reference("busybox:1").repository == "busybox"
-
-
-def test_short_name_is_completed_with_a_registry() -> None:
-    completed = parse_reference("x/y:1").with_domain("localhost:5000")
-    assert completed == ImageReference(domain="localhost:5000", path="x/y", tag="1")
-    assert str(parse_reference("busybox").with_domain("docker.io").normalised()) == (
-        "docker.io/library/busybox:latest"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "registry", "message"),
-    [
-        pytest.param("q.io/x", "r.io", "already names the registry 'q.io'", id="has one"),
-        pytest.param("x", "library", "is no registry", id="not a domain"),
-        pytest.param("x", "q.io/y", "is no registry", id="with a path"),
-        pytest.param("x", "", "is no registry", id="empty"),
-    ],
-)
-def test_wrong_completion_is_refused(text: str, registry: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_reference(text).with_domain(registry)
 
 
 @pytest.mark.parametrize(
