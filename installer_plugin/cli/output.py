@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 import click
 
 from installer_plugin.errors import BoundImagesError, ExitCode, InterruptedBySignal
 from installer_plugin.events import Events, JsonLinesSink, Sink, sink_for
+from installer_plugin.interrupt import interruptible
 from installer_plugin.model import Finding
 from installer_plugin.process import Runner
 from installer_plugin.request import Context
 from installer_plugin.stages import report
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ def open_output(form: str, progress_fd: int | None, *, quiet: bool) -> Output:
 def run_to_exit(output: Output, body: Callable[[], None]) -> None:
     """Run a command's body and end the process with its exit code."""
     try:
-        with _interruptible():
+        with interruptible():
             body()
     except BoundImagesError as error:
         output.failure(error)
@@ -73,23 +69,3 @@ def run_to_exit(output: Output, body: Callable[[], None]) -> None:
         hint = "everything it had started has ended; run the command again to go on"
         click.echo(f"interrupted by {interruption.signal_name}: {hint}", err=True)
         sys.exit(ExitCode.INTERRUPTED)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Signals raise InterruptedBySignal in the main thread, once; later ones cannot disturb the
-    cleaning up.
-    """
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise InterruptedBySignal(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

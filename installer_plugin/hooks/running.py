@@ -22,6 +22,7 @@ from installer_plugin.events import Events
 from installer_plugin.hooks.directories import entry_problems
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, Planned, require_allowed
+from installer_plugin.interrupt import SIGNALS
 from installer_plugin.process import STDERR_TAIL_LINES, Command, CommandError, Runner
 from installer_plugin.rootfs import printable
 
@@ -236,8 +237,7 @@ def _signals_held(held: list[str]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in numbers}
+    before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield
     finally:

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from installer_plugin.errors import BoundImagesError, HostError, InterruptedBySignal, Problem
@@ -27,6 +26,7 @@ from installer_plugin.hosts.boot_entries import held_back
 from installer_plugin.hosts.mountinfo import locate_store, parse_mountinfo
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import written_to
+from installer_plugin.interrupt import interruptible
 from installer_plugin.process import Runner
 from installer_plugin.request import Context
 from installer_plugin.staged.directory import StateDirectory
@@ -35,7 +35,6 @@ from installer_plugin.storage.naming import replace_file
 
 ALIAS = "/run/bootc/storage"
 """Where bootc bind-mounts the target store for podman."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESTINATION = f"containers-storage:[overlay@{ALIAS}+/proc/self/fd/3]"
 PUSH = ("image", "push")
 """Followed by ``--remove-signatures`` since bootc 1.1.0."""
@@ -165,8 +164,8 @@ def _real_podman(folder: Path, words: Sequence[str]) -> NoReturn:
 
 
 def _take_over(session: Session, image: str) -> int:
-    if Outcome.load(session.folder):
-        return 0  # a second link to an image that is done
+    if done := Outcome.load(session.folder):
+        return done.exit_code  # a second link to an image that was seen to
     seen = _seen(session.folder) | {image}
     replace_file(session.folder / SEEN, json.dumps(sorted(seen)).encode())
     if seen != set(session.expected):
@@ -194,13 +193,6 @@ def _install(session: Session) -> Outcome:
 @contextmanager
 def _ended_with(owner: int) -> Iterator[None]:
     """Raise InterruptedBySignal when we are told to end, or bootc or the installation is no more."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise InterruptedBySignal(signal.Signals(number).name)
-
     over = threading.Event()
 
     def watch() -> None:
@@ -209,15 +201,14 @@ def _ended_with(owner: int) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    for number in SIGNALS:
-        signal.signal(number, handle)
     watcher = threading.Thread(target=watch, name="installation-watch", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+    with interruptible():
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
 
 def _run_phases(session: Session, context: Context) -> None:

@@ -16,6 +16,7 @@ LEVELS = (
     (
         "bootc_reader",
         "events",
+        "interrupt",
         "lockfile",
         "pipes",
         "process",

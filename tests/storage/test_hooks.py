@@ -3,13 +3,11 @@
 import json
 import os
 import re
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
@@ -18,6 +16,7 @@ from installer_plugin.errors import CopyError, HostError, InterruptedBySignal, P
 from installer_plugin.hooks import running
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.running import NOT_APPLICABLE, SCHEMA, Facts, cleaned_up, run_phase
+from installer_plugin.interrupt import interruptible
 from tests.hooked import Hooked
 from tests.images import REPOSITORY
 from tests.leftovers import SESSION_VARIABLE
@@ -348,27 +347,13 @@ def test_unusable_state_stops_no_cleanup_hook(hooked: Hooked) -> None:
     assert len(hooked.said.by("cleanup")) == 4
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM raises, as it does in the command."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        raise InterruptedBySignal(signal.Signals(number).name)
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def test_signal_ends_the_running_hook_and_cleanup_runs(hooked: Hooked) -> None:
     hooked("25-x", f"echo $$; sleep 0.5; kill -TERM {os.getpid()}; sleep 600")
     _cleanup_hooks(hooked)
     around = hooked.around()
     with (
         pytest.raises(InterruptedBySignal),
-        _interruptible(),
+        interruptible(),
         cleaned_up(hooked.plan(Phase.CLEANUP), around),
     ):
         run_phase(hooked.plan(), hooked.stages(), around)
@@ -387,7 +372,7 @@ def test_signal_in_cleanup_waits_for_its_end(hooked: Hooked, *, failing: bool) -
 
     with (
         pytest.raises(CopyError if failing else InterruptedBySignal),
-        _interruptible(),
+        interruptible(),
         cleaned_up(hooked.plan(Phase.CLEANUP), hooked.around()),
     ):
         body()

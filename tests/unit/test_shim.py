@@ -1,12 +1,13 @@
 """Which calls of podman the shim takes, and how it and the installation understand each other."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from installer_plugin.errors import Problem
 from installer_plugin.hosts.phases import HookOptions
-from installer_plugin.hosts.shim import DESTINATION, Outcome, Session, pushed_image
+from installer_plugin.hosts.shim import DESTINATION, Outcome, Session, main, pushed_image
 
 IMAGE = "quay.io/x/a:1"
 PUSH = ["image", "push", "--remove-signatures", IMAGE, DESTINATION + IMAGE]
@@ -66,3 +67,18 @@ def test_an_outcome_is_read_as_it_was_written(tmp_path: Path) -> None:
     outcome = Outcome(6, (Problem(subject="a", message="b", where="c", hint="d"),))
     outcome.save(tmp_path)
     assert Outcome.load(tmp_path) == outcome
+
+
+@pytest.mark.parametrize("code", [0, 6])
+def test_a_second_call_for_an_image_ends_as_the_installation_has(tmp_path: Path, code: int) -> None:
+    """bootc pushes an image once for each link to it; what has failed does not become a success."""
+    hooks = HookOptions(root=tmp_path)
+    expected = (IMAGE, "quay.io/x/b:1")
+    owner = os.getppid()
+    Session(
+        folder=tmp_path, owner=owner, expected=expected, keep=False, hooks=hooks, disk=None
+    ).save()
+    Outcome(code, ()).save(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), *PUSH])
+    assert ended.value.code == code
