@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,18 +77,8 @@ class _Walk:
         return "/".join([*self.names, name] if name else self.names)
 
 
-class Rootfs:
-    """A directory opened as a root. Use as a context manager, or call :meth:`close`."""
-
-    def __init__(self, fd: int, label: str) -> None:
-        """Take over *fd*, a directory descriptor; *label* names the root in messages."""
-        self._fd = fd
-        self.label = label
-
-    @classmethod
-    def open(cls, path: Path) -> Rootfs:
-        """Open the directory *path* as a root; raises OSError."""
-        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(path))
+class Closing(ABC):
+    """Holds descriptors that are given back by :meth:`close`, or when its context is left."""
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +90,24 @@ class Rootfs:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held."""
+
+
+class Rootfs(Closing):
+    """A directory opened as a root. Use as a context manager, or call :meth:`close`."""
+
+    def __init__(self, fd: int, label: str) -> None:
+        """Take over *fd*, a directory descriptor; *label* names the root in messages."""
+        self._fd = fd
+        self.label = label
+
+    @classmethod
+    def open(cls, path: Path) -> Rootfs:
+        """Open the directory *path* as a root; raises OSError."""
+        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(path))
 
     def close(self) -> None:
         """Release the root; further calls do nothing."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import Rootfs
+from installer_plugin.rootfs import Closing, Rootfs
 from installer_plugin.storage import locks
 from installer_plugin.storage.records import (
     ImageRecord,
@@ -31,7 +30,7 @@ BIG_DATA_LIMIT = 32 << 20
 """Bytes of a manifest or config; c/image itself refuses manifests above 4 MiB."""
 
 
-class GraphRoot:
+class GraphRoot(Closing):
     """A store's directory. Use as a context manager; nothing is ever written through it."""
 
     def __init__(self, path: Path, root: Rootfs) -> None:
@@ -46,15 +45,8 @@ class GraphRoot:
         except OSError as error:
             raise DataError(str(path), f"cannot be opened as a store: {error.strerror}") from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Release the directory."""
         self.root.close()
 
     def has_images(self) -> bool:

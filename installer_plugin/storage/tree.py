@@ -12,11 +12,10 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import MAX_LINKS, printable
+from installer_plugin.rootfs import MAX_LINKS, Closing, printable
 from installer_plugin.storage.freshness import forget
 
 OPEN_FOLDERS = 64
@@ -56,7 +55,7 @@ class Place(NamedTuple):
         return joined(self.folder.path, self.name)
 
 
-class LayerTree:
+class LayerTree(Closing):
     """A layer's files. Use as a context manager."""
 
     def __init__(self, fd: int, *, drop_cache: bool = False) -> None:
@@ -70,15 +69,8 @@ class LayerTree:
         self._folders: OrderedDict[bytes, Folder] = OrderedDict()
         self._last: tuple[bytes, Folder] = (b"", self._root)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close all directories, once."""
         for folder in (self._root, *self._folders.values()):
             os.close(folder.fd)
         self._folders.clear()
