@@ -1,6 +1,6 @@
 """The recipe: which stages run in which order, for each thing a user can ask for.
 
-Nothing below ``prepare`` is reached while a problem is known: all of them are raised together first.
+Nothing is written while a problem is known: all of them are raised together first.
 """
 
 from __future__ import annotations

@@ -81,25 +81,25 @@ class _Session:
 def _copy_all(
     target: TargetStore, options: CopyOptions, session: _Session
 ) -> tuple[CopiedImage, ...]:
-    present = _images_present(target)
-    done: dict[ImageId, CopiedImage] = {}
+    there = set(_images_present(target))
     copied = []
     for each in options.selected:
         image, engine = each.image, each.engine
-        there = image.image_id in present or image.image_id in done
-        note = "already there" if there else f"copying {iec(image.size)} with {engine.name}"
+        already_there = image.image_id in there
+        note = "already there" if already_there else f"copying {iec(image.size)} with {engine.name}"
         session.events.step(STAGE, f"{image.bound.reference}: {note}")
-        if not there:
+        if not already_there:
             _copy_one(image, engine, target, (options.scratch, session))
         _complete(image, target)
-        result = CopiedImage(
-            resolved=image,
-            engine=engine.name,
-            already_there=there,
-            refusal=str(each.refusal or ""),
+        there.add(image.image_id)
+        copied.append(
+            CopiedImage(
+                resolved=image,
+                engine=engine.name,
+                already_there=already_there,
+                refusal=str(each.refusal or ""),
+            )
         )
-        done.setdefault(image.image_id, result)
-        copied.append(result)
     return tuple(copied)
 
 

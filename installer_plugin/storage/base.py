@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -68,6 +68,11 @@ class Engine(Protocol):
 
         *scratch* is an empty directory on a roomy file system. Raises CommandError and DataError.
         """
+
+
+def search_order(image: ResolvedImage, graph_roots: Sequence[Path]) -> tuple[Path, ...]:
+    """The local stores in which a stored image's layers are looked for, its own store first."""
+    return tuple(dict.fromkeys((Path(image.source.store), *graph_roots)))
 
 
 Manifests = Mapping[ManifestDigest, bytes]

@@ -7,7 +7,6 @@ images.go, Save). What has no record does not exist for the store.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.process import Runner
 from installer_plugin.storage import locks
+from installer_plugin.storage.consistency import LINK_ID, SMALL_FILE
 from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, GraphRoot
 from installer_plugin.storage.naming import replace_file
 from installer_plugin.storage.records import (
@@ -30,8 +30,6 @@ from installer_plugin.storage.target import sync_file_system
 LINK_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 LINK_LENGTH = 26
 """Of the short names in ``overlay/l`` (containers/storage drivers/overlay, generateID)."""
-_LINK = re.compile(rf"[{LINK_ALPHABET}]{{{LINK_LENGTH}}}")
-_LOWER_LIMIT = 64 << 10
 DROPPED_KEYS = frozenset(("names", "names-history", "mapped-layers"))
 """Keys of a record that are not taken over: an image gets its names when it is complete, and layers
 with shifted owners stay behind."""
@@ -113,11 +111,11 @@ def _lower(target: GraphRoot, parent: str) -> str:
     """``lower`` of a layer on *parent*: the parent's link, then what the parent itself is on."""
     folder = f"overlay/{parent}"
     link = target.read(f"{folder}/link", limit=LINK_LENGTH).decode(errors="replace")
-    if not _LINK.fullmatch(link):
+    if not LINK_ID.fullmatch(link):
         raise DataError(target.shown(f"{folder}/link"), f"is {link!r}, expected a link name")
     below = ""
     if target.root.has_entry(f"{folder}/lower"):
-        below = ":" + target.read(f"{folder}/lower", limit=_LOWER_LIMIT).decode(errors="replace")
+        below = ":" + target.read(f"{folder}/lower", limit=SMALL_FILE).decode(errors="replace")
     return f"l/{link}{below}"
 
 

@@ -18,6 +18,7 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process import Command, Runner
 from installer_plugin.storage import locks
+from installer_plugin.storage.base import search_order
 from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
@@ -29,7 +30,7 @@ PARALLEL_LAYERS = 4
 END_SECONDS = 0.05
 """How often programs that are still running are ended."""
 
-Opened = Sequence[tuple[GraphRoot, Records]]
+OpenedStore = tuple[GraphRoot, Records]
 
 
 def copy_tree_argv(source: str, target: Path) -> tuple[str, ...]:
@@ -71,8 +72,8 @@ class DirectEngine:
 
     def _open(self, image: ResolvedImage, stack: ExitStack) -> SourceImage:
         """Lock the source's stores, read them afresh and guard what was found in them."""
-        opened: list[tuple[GraphRoot, Records]] = []
-        for path in dict.fromkeys((Path(image.source.store), *self._stores)):
+        opened: list[OpenedStore] = []
+        for path in search_order(image, self._stores):
             stack.enter_context(locks.shared(path))
             store = stack.enter_context(GraphRoot.open(path))
             opened.append((store, store.read_records()))
@@ -116,7 +117,7 @@ class DirectEngine:
             _copy_file(store, f"overlay-layers/{record.id}/{file_name}", folder / file_name)
 
 
-def find_source(opened: Opened, image: ResolvedImage) -> SourceImage:
+def find_source(opened: Sequence[OpenedStore], image: ResolvedImage) -> SourceImage:
     """The image's record in the first store of *opened*, and its layers in any of them.
 
     Raises DataError when it has gone since it was resolved.

@@ -11,8 +11,8 @@ from pathlib import Path
 from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process import Runner
-from installer_plugin.storage.base import Engine
-from installer_plugin.storage.direct import DirectEngine, find_source
+from installer_plugin.storage.base import Engine, search_order
+from installer_plugin.storage.direct import DirectEngine, OpenedStore, find_source
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import Guard, Refusal, image_refusal
 from installer_plugin.storage.podman import PodmanEngine
@@ -53,20 +53,21 @@ def select_engines(
     skopeo, podman = SkopeoEngine(stores, runner), PodmanEngine(stores, runner)
     direct, scp = DirectEngine(stores, runner), ScpEngine(runner)
     selected = []
-    for image in images:
-        kind = image.source.kind
-        if kind is SourceKind.SSH:
-            selected.append(Selected(image, scp))
-        elif kind is not SourceKind.CONTAINERS_STORAGE:
-            other = Refusal(Guard.OTHER_SOURCE, f"{image.source} is no containers-storage")
-            selected.append(Selected(image, skopeo, other))
-        elif choice is EngineChoice.PODMAN:
-            selected.append(Selected(image, podman))
-        elif choice is EngineChoice.SKOPEO:
-            selected.append(Selected(image, skopeo))
-        else:
-            refusal = _refusal(image, surroundings)
-            selected.append(Selected(image, skopeo if refusal else direct, refusal))
+    with _Stores(surroundings) as opened:
+        for image in images:
+            kind = image.source.kind
+            if kind is SourceKind.SSH:
+                selected.append(Selected(image, scp))
+            elif kind is not SourceKind.CONTAINERS_STORAGE:
+                other = Refusal(Guard.OTHER_SOURCE, f"{image.source} is no containers-storage")
+                selected.append(Selected(image, skopeo, other))
+            elif choice is EngineChoice.PODMAN:
+                selected.append(Selected(image, podman))
+            elif choice is EngineChoice.SKOPEO:
+                selected.append(Selected(image, skopeo))
+            else:
+                refusal = opened.refusal(image)
+                selected.append(Selected(image, skopeo if refusal else direct, refusal))
     return tuple(selected)
 
 
@@ -81,17 +82,28 @@ class Surroundings:
     runner: Runner
 
 
-def _refusal(image: ResolvedImage, surroundings: Surroundings) -> Refusal | None:
-    try:
-        with ExitStack() as stack:
-            opened = []
-            for path in dict.fromkeys((Path(image.source.store), *surroundings.graph_roots)):
-                store = stack.enter_context(GraphRoot.open(path))
-                opened.append((store, store.load()))
-            layers = find_source(opened, image).layers
-            return image_refusal(layers, signatures=surroundings.signatures)
-    except DataError as error:
-        raise DamagedStoreError(error.subject, error.message, hint=error.hint) from error
+class _Stores(ExitStack):
+    """The local stores, each opened and read once, when an image first asks for it."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__()
+        self._surroundings = surroundings
+        self._opened: dict[Path, OpenedStore] = {}
+
+    def refusal(self, image: ResolvedImage) -> Refusal | None:
+        """Why *image* may not be copied directly; raises DamagedStoreError."""
+        paths = search_order(image, self._surroundings.graph_roots)
+        try:
+            layers = find_source([self._store(path) for path in paths], image).layers
+            return image_refusal(layers, signatures=self._surroundings.signatures)
+        except DataError as error:
+            raise DamagedStoreError(error.subject, error.message, hint=error.hint) from error
+
+    def _store(self, path: Path) -> OpenedStore:
+        if path not in self._opened:
+            store = self.enter_context(GraphRoot.open(path))
+            self._opened[path] = store, store.load()
+        return self._opened[path]
 
 
 def required_tools(selected: Sequence[Selected]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process import Command, Runner, private_mounts_argv
+from installer_plugin.storage.base import search_order
 from installer_plugin.storage.skopeo import StoreLinks, target_image
 
 _WITH_RUN_ROOT = """
@@ -63,9 +64,8 @@ class PodmanEngine:
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
         """See :class:`~installer_plugin.storage.base.Engine`."""
-        stores = tuple(dict.fromkeys((Path(image.source.store), *self._stores)))
         argv = push_argv(
-            reading_options(stores, scratch),
+            reading_options(search_order(image, self._stores), scratch),
             image.source.item,
             target_image(image.image_id, graph_root, scratch),
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.model import ImageId, ResolvedImage, SourceKind
 from installer_plugin.process import Command, Runner, private_mounts_argv
+from installer_plugin.storage.base import search_order
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._-]*")
 
@@ -104,8 +105,8 @@ class SkopeoEngine:
     def _source(self, image: ResolvedImage, scratch: Path) -> str:
         location = image.source
         if location.kind is SourceKind.CONTAINERS_STORAGE:
-            stores = tuple(dict.fromkeys((Path(location.store), *self._stores)))
-            return f"containers-storage:{source_store_spec(stores, scratch)}@{location.item}"
+            spec = source_store_spec(search_order(image, self._stores), scratch)
+            return f"containers-storage:{spec}@{location.item}"
         name = f":{location.item}" if location.item else ""
         return f"{location.kind}:{location.store}{name}"
 
