@@ -1,4 +1,5 @@
-"""Has files read from the disk instead of the page cache, where a broken write would not show.
+"""Has files read from the disk instead of the page cache, where a broken write would not show, and
+has the disk read ahead.
 
 The kernel keeps pages that are not written yet: ``syncfs(2)`` comes first.
 """
@@ -11,10 +12,20 @@ from contextlib import suppress
 from installer_plugin.errors import DataError
 from installer_plugin.rootfs import Rootfs
 
+READ_AHEAD = 1 << 20
+"""Bytes of a file that are asked for at once; the kernel's own reading ahead does the rest."""
+
 
 def forget(fd: int) -> None:
     """Ask the kernel to drop the cached pages of an open file."""
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def expect(fd: int, size: int) -> None:
+    """Have the kernel begin to read an open file of *size* bytes that is to be read from its start."""
+    if size > READ_AHEAD:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    os.posix_fadvise(fd, 0, min(size, READ_AHEAD), os.POSIX_FADV_WILLNEED)
 
 
 def forget_files(root: Rootfs, *folders: str) -> None:

@@ -58,12 +58,14 @@ def prove_layer(
     Memory is bounded by the number of names in the layer.
     """
     defects = Defects()
-    stream = TarStream(MAX_LAYER if claim.size is None else claim.size, progress)
+    limit = MAX_LAYER if claim.size is None else claim.size
+    stream = TarStream(limit, progress, defects.add)
     try:
-        with _tree(root, claim.id, drop_cache=drop_cache) as tree:
+        with _tree(root, claim.id, drop_cache=drop_cache) as tree, stream:
             check = MetadataCheck(tree, defects, _parent_root(root, claim.parent))
             with _entries(root, claim.id, drop_cache=drop_cache) as entries:
                 _Rebuild(tree, check, stream, defects).run(entries)
+            stream.drain()
             check.finish(stream.tick)
             if stream.broken and not defects.found:
                 defects.append(Defect("", "has content in its tar stream that unpacking drops"))
@@ -102,24 +104,22 @@ class _Rebuild:
                     place = self.check.check(header)
             elif entry.size and headers.content(entry.name, entry.size):
                 # The last header was this content's, so the place is its file's.
-                copied = place is not None and self._copied(place, entry.size)
-                self.stream.broken |= not copied
+                self._add(place, entry.size)
             if not index % TICK_ENTRIES:
                 self.stream.tick()
 
-    def _copied(self, place: Place, size: int) -> bool:
+    def _add(self, place: Place | None, size: int) -> None:
+        """Append the content of the file at *place*; None when there is no such file."""
+        if place is None:
+            self.stream.broken = True
+            return
         try:
             fd = self.tree.open_file(place)
-            try:
-                if self.stream.copy(fd, size):
-                    return True
-            finally:
-                os.close(fd)
         except OSError as error:
             self.defects.add(place.path, f"cannot be read: {error.strerror}")
+            self.stream.broken = True
         else:
-            self.defects.add(place.path, f"ends before {size} bytes are read")
-        return False
+            self.stream.add_file(fd, size, place.path)
 
 
 def _blame(

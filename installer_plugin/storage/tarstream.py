@@ -1,65 +1,96 @@
-"""A layer's tar stream while it is rebuilt: collected in a buffer, hashed in large pieces."""
+"""A layer's tar stream while it is rebuilt: collected in a buffer, hashed in large pieces.
+
+Contents of files are taken late: the disk is told of a file when it is added, and works on many of
+them while the stream is still at an earlier one. Reading one small file after the other would wait
+for the disk each time.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import DiffId
+from installer_plugin.rootfs import Closing
+from installer_plugin.storage.freshness import expect
 
 BUFFER = 1 << 20
 """Bytes hashed at once: hashlib lets other threads run meanwhile, and calls cost more than copies."""
+TOLD_FILES = 32
+"""Files that the disk is told of at once: waking a driver for each costs more than the reading."""
+AHEAD_FILES = 2 * TOLD_FILES
+"""Files that wait to be read; each is an open descriptor."""
 
 Progress = Callable[[int], None]
 """Told how many bytes more were hashed; may raise to stop the work."""
+Complain = Callable[[bytes, str], None]
+"""Told the path of a file and what is wrong with it."""
 
 
-class TarStream:
+class _Content(NamedTuple):
+    """Bytes of the stream that are a file's."""
+
+    fd: int
+    size: int
+    path: bytes
+
+
+class TarStream(Closing):
     """Bytes in, diff ID out; the one buffer is reused, whatever the layer's size."""
 
-    def __init__(self, limit: int, progress: Progress) -> None:
+    def __init__(self, limit: int, progress: Progress, complain: Complain) -> None:
         self.size = 0
         self.broken = False
         """Content is missing: the hash means nothing."""
         self._limit = limit
         self._progress = progress
+        self._complain = complain
         self._hash = hashlib.sha256()
         self._buffer = memoryview(bytearray(BUFFER))
         self._used = 0
+        self._ahead: deque[bytes | _Content] = deque()
+        """What comes after the buffer's bytes; empty or with a content at its front."""
+        self._files = 0
+        """How many contents it has."""
+        self._untold: list[_Content] = []
+        """Those at its end that the disk has not been told of."""
+
+    def close(self) -> None:
+        """Close the files that were not read."""
+        for part in self._ahead:
+            if isinstance(part, _Content):
+                os.close(part.fd)
+        self._ahead.clear()
 
     def write(self, payload: bytes) -> None:
         """Append bytes."""
         self._grow(len(payload))
-        if len(payload) > BUFFER - self._used:
-            self.flush()
-        if len(payload) > BUFFER:
-            self._hash.update(payload)
-            self._progress(len(payload))
-            return
-        self._buffer[self._used : self._used + len(payload)] = payload
-        self._used += len(payload)
+        if self._ahead:
+            self._ahead.append(payload)
+        else:
+            self._add(payload)
 
-    def copy(self, fd: int, size: int) -> bool:
-        """Append *size* bytes from the file; False when it ends before."""
+    def add_file(self, fd: int, size: int, path: bytes) -> None:
+        """Append *size* bytes of the file *fd*, which is closed in time; *path* is for complaints."""
+        content = _Content(fd, size, path)
+        self._ahead.append(content)
+        self._files += 1
         self._grow(size)
-        while size:
-            if self._used == BUFFER:
-                self.flush()
-            end = min(self._used + size, BUFFER)
-            got = os.readv(fd, [self._buffer[self._used : end]])
-            if not got:
-                return False
-            self._used += got
-            size -= got
-        return True
+        self._untold.append(content)
+        if len(self._untold) == TOLD_FILES:
+            self._tell()
+        while self._files > AHEAD_FILES:
+            self._advance()
 
-    def flush(self) -> None:
-        """Hash what is in the buffer."""
-        self._hash.update(self._buffer[: self._used])
-        self._progress(self._used)
-        self._used = 0
+    def drain(self) -> None:
+        """Take in all that was appended."""
+        self._tell()
+        while self._ahead:
+            self._advance()
 
     def tick(self) -> None:
         """Let the work be stopped although no bytes were read."""
@@ -67,8 +98,61 @@ class TarStream:
 
     def diff_id(self) -> DiffId:
         """The digest of everything so far."""
-        self.flush()
+        self.drain()
+        self._flush()
         return DiffId("sha256:" + self._hash.hexdigest())
+
+    def _tell(self) -> None:
+        for content in self._untold:
+            expect(content.fd, content.size)
+        self._untold.clear()
+
+    def _advance(self) -> None:
+        """Take in the next part."""
+        part = self._ahead.popleft()
+        if not isinstance(part, _Content):
+            self._add(part)
+            return
+        self._files -= 1
+        try:
+            fault = "" if self._read(part) else f"ends before {part.size} bytes are read"
+        except OSError as error:
+            fault = f"cannot be read: {error.strerror}"
+        finally:
+            os.close(part.fd)
+        if fault:
+            self.broken = True
+            self._complain(part.path, fault)
+
+    def _add(self, payload: bytes) -> None:
+        if len(payload) > BUFFER - self._used:
+            self._flush()
+        if len(payload) > BUFFER:
+            self._hash.update(payload)
+            self._progress(len(payload))
+            return
+        self._buffer[self._used : self._used + len(payload)] = payload
+        self._used += len(payload)
+
+    def _read(self, content: _Content) -> bool:
+        """Whether the file had as many bytes."""
+        left = content.size
+        while left:
+            if self._used == BUFFER:
+                self._flush()
+            end = min(self._used + left, BUFFER)
+            got = os.readv(content.fd, [self._buffer[self._used : end]])
+            if not got:
+                return False
+            self._used += got
+            left -= got
+        return True
+
+    def _flush(self) -> None:
+        """Hash what is in the buffer."""
+        self._hash.update(self._buffer[: self._used])
+        self._progress(self._used)
+        self._used = 0
 
     def _grow(self, size: int) -> None:
         self.size += size
