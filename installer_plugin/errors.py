@@ -52,6 +52,10 @@ class DataError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str], dict[str, object]]:
+        """Pickled as what it was made of, and not as its text."""
+        return type(self), (self.subject, self.message), {"hint": self.hint}
+
     def problem(self, *, hint: str = "") -> Problem:
         """The same as a problem to report; *hint* is used where the error brings none."""
         return Problem(subject=self.subject, message=self.message, hint=self.hint or hint)

@@ -308,7 +308,7 @@ def prove(
     try:
         with GraphRoot.open(target.graph_root) as store:
             options = VerifyOptions(workers=request.jobs)
-            verified = verify(store, expected, context.events, options)
+            verified = verify(store, expected, context.events, context.runner, options)
     except DataError as error:
         hint = "the images are not on the target: copy them"
         raise VerificationError(error.problem(hint=hint)) from error

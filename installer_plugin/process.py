@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -24,6 +25,12 @@ END_GRACE_SECONDS = 10
 STDERR_TAIL_LINES = 12
 """Lines of a failed program's stderr that an error shows."""
 WRAPPER = "setpriv"
+PACKAGE_PLACE = Path(__file__).resolve().parents[1]
+"""Where this package is found by those who import it."""
+_OUR_PROGRAM = (
+    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "from importlib import import_module; import_module(sys.argv.pop(1)).main()"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,15 @@ def private_mounts_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
 def bound_to_us_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     """*argv*, told by the kernel to end when we die."""
     return (WRAPPER, "--pdeathsig", "TERM", "--", *argv)
+
+
+def our_program_argv(module: str, *arguments: str) -> tuple[str, ...]:
+    """``main()`` of a module of ours as a program that ends when we die, wherever we are installed.
+
+    Nothing is imported from the directory it is called in (-P).
+    """
+    words = (sys.executable, "-P", "-c", _OUR_PROGRAM, str(PACKAGE_PLACE), module, *arguments)
+    return bound_to_us_argv(words)
 
 
 def find_tool(name: str) -> str | None:

@@ -109,6 +109,11 @@ class Rootfs(Closing):
         """Open the directory *path* as a root; raises OSError."""
         return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), str(path))
 
+    @property
+    def fd(self) -> int:
+        """The root's own descriptor."""
+        return self._fd
+
     def close(self) -> None:
         """Release the root; further calls do nothing."""
         if self._fd >= 0:

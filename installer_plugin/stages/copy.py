@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from installer_plugin.errors import CopyError, DataError, Problem
 from installer_plugin.events import Events, iec
 from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process import CommandError, Runner
-from installer_plugin.storage.base import Engine, Manifests
+from installer_plugin.storage.base import Engine, Manifests, Place
 from installer_plugin.storage.engines import Selected
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.local import stored_manifests
@@ -24,7 +23,6 @@ from installer_plugin.storage.scratch import remove_stale, scratch_directory
 from installer_plugin.storage.space import (
     MissingLayers,
     choose_scratch,
-    free_room,
     is_full,
     layers_to_copy,
     room_hint,
@@ -33,8 +31,6 @@ from installer_plugin.storage.space import (
 from installer_plugin.storage.target import TargetStore, finish, prepare
 
 STAGE = "copy"
-POLL_SECONDS = 0.5
-"""How often progress is read off the target's free space; the tools report none themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +55,7 @@ def copy(
         prepare(target)
         remove_unfinished(target.graph_root)
         missing = layers_to_copy([each.image for each in options.selected], target)
-        copied = _copy_all(target, options, _Session(missing, events))
+        copied = _copy_all(target, options, missing, events)
         finish(target, runner)
     except OSError as error:
         raise _disk_error(error, (target.physical_root,)) from error
@@ -70,37 +66,32 @@ def copy(
     return copied
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """What one run of the stage shares between its images."""
-
-    missing: MissingLayers
-    events: Events
-
-
 def _copy_all(
-    target: TargetStore, options: CopyOptions, session: _Session
+    target: TargetStore, options: CopyOptions, missing: MissingLayers, events: Events
 ) -> tuple[CopiedImage, ...]:
-    there = set(_images_present(target))
-    copied = []
+    there = _images_present(target)
     for each in options.selected:
-        image, engine = each.image, each.engine
-        already_there = image.image_id in there
-        note = "already there" if already_there else f"copying {iec(image.size)} with {engine.name}"
-        session.events.step(STAGE, f"{image.bound.reference}: {note}")
-        if not already_there:
-            _copy_one(image, engine, target, (options.scratch, session))
-        _complete(image, target)
-        there.add(image.image_id)
-        copied.append(
-            CopiedImage(
-                resolved=image,
-                engine=engine.name,
-                already_there=already_there,
-                refusal=str(each.refusal or ""),
-            )
+        if each.image.image_id in there:
+            events.step(STAGE, f"{each.image.bound.reference}: already there")
+            _complete(each.image, target)
+    for engine in dict.fromkeys(each.engine for each in options.selected):
+        images = [each.image for each in options.selected if each.engine is engine]
+        todo = {image.image_id: image for image in reversed(images) if image.image_id not in there}
+        batch = _Batch(engine, tuple(reversed(todo.values())), missing, events)
+        with closing(batch.copied(target, options.scratch)) as finished:
+            for copied in finished:
+                for image in images:
+                    if image.image_id == copied.image_id:
+                        _complete(image, target)
+    return tuple(
+        CopiedImage(
+            resolved=each.image,
+            engine=each.engine.name,
+            already_there=each.image.image_id in there,
+            refusal=str(each.refusal or ""),
         )
-    return tuple(copied)
+        for each in options.selected
+    )
 
 
 def _images_present(target: TargetStore) -> frozenset[ImageId]:
@@ -114,34 +105,76 @@ def _images_present(target: TargetStore) -> frozenset[ImageId]:
         )
 
 
-def _copy_one(
-    image: ResolvedImage,
-    engine: Engine,
-    target: TargetStore,
-    surroundings: tuple[Sequence[Path], _Session],
-) -> None:
-    places, session = surroundings
-    if engine.stages_on_target:
-        places = (target.bootc_dir,)
-    for parent in places:
-        remove_stale(parent)
-    need = 0 if engine.stages_on_target else scratch_need(session.missing)
-    place = choose_scratch(places, need)
-    if place is None:
-        raise DataError(
-            "scratch directory",
-            f"no room left in {', '.join(map(str, places))}",
-            hint="name a roomy directory with --scratch",
-        )
-    size = sum(layer.size for owner, layer in session.missing.values() if owner is image)
-    written = (target.physical_root, place)
-    try:
-        with scratch_directory(place) as scratch, _watched(image, size, target, session.events):
-            engine.copy(image, target.graph_root, scratch)
-    except CommandError as error:
-        raise CopyError(_failed(image, error, written)) from error
-    except OSError as error:
-        raise _disk_error(error, written) from error
+@dataclass(slots=True)
+class _Batch:
+    """Images that one engine copies, and how far it is."""
+
+    engine: Engine
+    images: tuple[ResolvedImage, ...]
+    missing: MissingLayers
+    events: Events
+    done: dict[ImageId, int] = field(default_factory=dict)
+    """Bytes, of images that were begun and are not yet complete."""
+
+    def copied(self, target: TargetStore, places: Sequence[Path]) -> Generator[ResolvedImage]:
+        """Copy all; gives each image when all of it is in the store. Raises CopyError."""
+        if not self.images:
+            return
+        scratch_place = self._scratch_place(target, places)
+        written = (target.physical_root, scratch_place)
+        try:
+            with scratch_directory(scratch_place) as scratch:
+                place = Place(graph_root=target.graph_root, scratch=scratch)
+                with closing(self.engine.copy_all(self.images, place, self._moved)) as copied:
+                    for image in copied:
+                        self._is_complete(image)
+                        yield image
+        except CommandError as error:
+            raise CopyError(_failed(self._under_way(), error, written)) from error
+        except OSError as error:
+            raise _disk_error(error, written) from error
+
+    def _scratch_place(self, target: TargetStore, places: Sequence[Path]) -> Path:
+        if self.engine.stages_on_target:
+            places = (target.bootc_dir,)
+        for parent in places:
+            remove_stale(parent)
+        need = 0 if self.engine.stages_on_target else scratch_need(self.missing)
+        place = choose_scratch(places, need)
+        if place is None:
+            raise DataError(
+                "scratch directory",
+                f"no room left in {', '.join(map(str, places))}",
+                hint="name a roomy directory with --scratch",
+            )
+        return place
+
+    def _moved(self, image: ResolvedImage, count: int) -> None:
+        """Report progress; the end is told when the image is complete."""
+        if image.image_id not in self.done:
+            note = f"copying {iec(image.size)} with {self.engine.name}"
+            self.events.step(STAGE, f"{image.bound.reference}: {note}")
+        done = self.done.setdefault(image.image_id, 0) + count
+        self.done[image.image_id] = done
+        size = self._size(image)
+        if count and size:
+            self._progress(image, min(done, size - 1))
+
+    def _is_complete(self, image: ResolvedImage) -> None:
+        del self.done[image.image_id]
+        size = self._size(image)
+        if size:
+            self._progress(image, size)
+
+    def _progress(self, image: ResolvedImage, done: int) -> None:
+        self.events.progress(STAGE, image.bound.reference, done, self._size(image))
+
+    def _size(self, image: ResolvedImage) -> int:
+        """Bytes that are copied for it: of layers that no image before it has."""
+        return sum(layer.size for owner, layer in self.missing.values() if owner is image)
+
+    def _under_way(self) -> str:
+        return ", ".join(i.bound.reference for i in self.images if i.image_id in self.done)
 
 
 def _complete(image: ResolvedImage, target: TargetStore) -> None:
@@ -158,39 +191,10 @@ def _complete(image: ResolvedImage, target: TargetStore) -> None:
     complete_image(target.graph_root, completion)
 
 
-@contextmanager
-def _watched(
-    image: ResolvedImage, size: int, target: TargetStore, events: Events
-) -> Iterator[None]:
-    """Report progress while the image is copied: what the target's file system has grown by.
-
-    The target is being installed and has no other writer; the figure is for eyes only.
-    """
-    before = free_room(target.graph_root).bytes
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(POLL_SECONDS):
-            grown = max(before - free_room(target.graph_root).bytes, 0)
-            events.progress(STAGE, image.bound.reference, min(grown, size - 1), size)
-
-    watcher = threading.Thread(target=watch, name="copy-progress", daemon=True)
-    if size > 0:
-        watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        if size > 0:
-            watcher.join()
-    if size > 0:
-        events.progress(STAGE, image.bound.reference, size, size)
-
-
-def _failed(image: ResolvedImage, error: CommandError, written: Sequence[Path]) -> Problem:
+def _failed(subject: str, error: CommandError, written: Sequence[Path]) -> Problem:
     full = os.strerror(errno.ENOSPC).lower() in error.stderr.lower()
     hint = room_hint(*written) if full else "run the copy again"
-    return error.problem(image.bound.reference, hint=hint)
+    return error.problem(subject, hint=hint)
 
 
 def _disk_error(error: OSError, written: Sequence[Path]) -> CopyError:

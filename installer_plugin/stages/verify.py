@@ -20,28 +20,28 @@ memory; and step 9, labels, which need the target's policy.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from typing import cast
 
 from installer_plugin.errors import DataError, Problem, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import Expected, ImageId, VerifiedImage
+from installer_plugin.process import Runner
 from installer_plugin.storage.consistency import layer_problems, opening_problems, short
+from installer_plugin.storage.crew import do_jobs
 from installer_plugin.storage.freshness import forget_files
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.identity import ImageIdentity, Mismatch
-from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
+from installer_plugin.storage.jobs import ProveLayer, path_for_others
+from installer_plugin.storage.layerproof import LayerClaim, LayerProof
 from installer_plugin.storage.records import ImageRecord, Records
+from installer_plugin.storage.worker import Moved
 
 STAGE = "verify"
 CHECKS = ("store", "names", "config", "manifests", "chain", "content", "metadata", "links")
 """Names of the steps, in their order; receipts list them."""
-MAX_WORKERS = 4
-"""More threads than this wait for the disk or for each other."""
-REPORT_SECONDS = 0.25
 HINT = "copy the image again; if that does not help, the target's disk or the source is damaged"
 
 
@@ -79,6 +79,7 @@ def verify(
     store: GraphRoot,
     expected: Sequence[Expected],
     events: Events,
+    runner: Runner,
     options: VerifyOptions = VerifyOptions(),
 ) -> tuple[VerifiedImage, ...]:
     """Prove that *store* holds all of *expected*.
@@ -102,7 +103,7 @@ def verify(
             case.identity = ImageIdentity(store, records, case.image)
             _identify(case, case.identity, store, options)  # 3, 4, 5, 8
     events.step(STAGE, f"{len(cases)} images, {len(_claims(cases))} layers of {store.path}")
-    proofs = _prove(store, cases, events, options)  # 6, 7
+    proofs = _prove(store, cases, (events, runner), options)  # 6, 7
     for case in cases:
         _judge(case, proofs)
         problems += case.problems
@@ -158,48 +159,27 @@ def _claims(cases: Sequence[_Case]) -> tuple[LayerClaim, ...]:
     return tuple(sorted(claims, key=lambda claim: claim.size or 0, reverse=True))
 
 
-class _Stopped(Exception):  # noqa: N818 - ends a worker's work, is never reported
-    """Another thread has given up."""
-
-
 def _prove(
-    store: GraphRoot, cases: Sequence[_Case], events: Events, options: VerifyOptions
+    store: GraphRoot, cases: Sequence[_Case], session: tuple[Events, Runner], options: VerifyOptions
 ) -> Mapping[LayerClaim, LayerProof]:
-    """Steps 6 and 7 of all layers, several at a time; events come from the calling thread."""
+    """Steps 6 and 7 of all layers, several at a time."""
+    events, runner = session
     claims = _claims(cases)
     read = dict.fromkeys(claims, 0)
-    stop = threading.Event()
-
-    def progress_of(claim: LayerClaim) -> Callable[[int], None]:
-        def progress(count: int) -> None:
-            if stop.is_set():
-                raise _Stopped
-            read[claim] += count  # no other thread works on this layer
-
-        return progress
-
     meter = _Meter(cases, read, events)
-    workers = options.workers or min(os.cpu_count() or 1, MAX_WORKERS)
-    with ThreadPoolExecutor(workers, thread_name_prefix=STAGE) as pool:
-        futures: dict[LayerClaim, Future[LayerProof]] = {}
-        try:
-            for claim in claims:
-                futures[claim] = pool.submit(
-                    prove_layer,
-                    store.root,
-                    claim,
-                    progress_of(claim),
-                    drop_cache=options.drop_cache,
-                )
-            pending = set(futures.values())
-            while pending:
-                _, pending = wait(pending, timeout=REPORT_SECONDS)
-                meter.report()
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return {claim: future.result() for claim, future in futures.items()}
+    place = path_for_others(store.root)
+    jobs = [ProveLayer(place, claim, drop_cache=options.drop_cache) for claim in claims]
+    proofs: dict[LayerClaim, LayerProof] = {}
+    with closing(do_jobs(jobs, runner, options.workers)) as said:
+        for message in said:
+            claim = claims[message.index]
+            if isinstance(message, Moved):
+                read[claim] += message.count
+            else:
+                proofs[claim] = cast("LayerProof", message.result)
+                read[claim] = claim.size or 0
+            meter.report()
+    return proofs
 
 
 class _Meter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,8 +48,22 @@ class ImageSource(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where engines copy to."""
+
+    graph_root: Path
+    """The target store."""
+    scratch: Path
+    """An empty directory on a roomy file system."""
+
+
+Moved = Callable[[ResolvedImage, int], None]
+"""Told that an image has so many bytes more; 0 when its copying begins."""
+
+
 class Engine(Protocol):
-    """A way to get an image's layers and config into a target store."""
+    """A way to get images' layers and configs into a target store."""
 
     @property
     def name(self) -> str:
@@ -63,10 +77,14 @@ class Engine(Protocol):
     def stages_on_target(self) -> bool:
         """Whether its scratch directory has to be on the target's file system."""
 
-    def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """Copy *image* under its image ID alone; names are given later, when all of it is there.
+    def copy_all(
+        self, images: Sequence[ResolvedImage], place: Place, moved: Moved
+    ) -> Generator[ResolvedImage]:
+        """Copy *images*, each of another ID, and yield each as soon as all of it is in the store.
+        To be closed when no more is wanted.
 
-        *scratch* is an empty directory on a roomy file system. Raises CommandError and DataError.
+        It is there under its image ID alone: names are given later. Raises CommandError, DataError
+        and OSError.
         """
 
 

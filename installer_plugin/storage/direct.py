@@ -9,50 +9,42 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import ResolvedImage
-from installer_plugin.process import Command, Runner
+from installer_plugin.process import Runner
 from installer_plugin.storage import locks
-from installer_plugin.storage.base import search_order
+from installer_plugin.storage.base import Moved, Place, search_order
 from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
+from installer_plugin.storage.crew import do_jobs
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
+from installer_plugin.storage.jobs import CopyLayer, path_for_others
 from installer_plugin.storage.records import Records, big_data_file_name, layer_chain
 from installer_plugin.storage.space import is_full
-
-PARALLEL_LAYERS = 4
-"""Layers copied at once; more does not help one disk."""
-END_SECONDS = 0.05
-"""How often programs that are still running are ended."""
+from installer_plugin.storage.worker import Moved as JobMoved
 
 OpenedStore = tuple[GraphRoot, Records]
 
 
-def copy_tree_argv(source: str, target: Path) -> tuple[str, ...]:
-    """Copy the content and the attributes of the directory *source* onto *target*.
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """An image that is to be copied, as its stores have it."""
 
-    ``cp`` keeps what layers are made of: hard links, devices, whiteouts, holes, nanoseconds and every
-    extended attribute but the SELinux label, which the target's own policy decides. Naming the
-    attributes makes a failure to keep them an error, which ``--archive`` alone would pass over.
-    """
-    return (
-        "setpriv", "--pdeathsig", "TERM", "--",
-        "cp", "--recursive", "--no-dereference",
-        "--preserve=mode,ownership,timestamps,links,xattr", "--reflink=auto",
-        f"{source}/.", f"{target}/",
-    )  # fmt: skip
+    image: ResolvedImage
+    source: SourceImage
 
 
 class DirectEngine:
     """Copies between local stores without going through tar streams."""
 
     name = "direct"
-    tools = ("cp", "setpriv")
+    tools = ("setpriv",)
     stages_on_target = True
 
     def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
@@ -60,61 +52,79 @@ class DirectEngine:
         self._stores = tuple(stores)
         self._runner = runner
 
-    def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """See :class:`~installer_plugin.storage.base.Engine`; *scratch* is on the target's disk.
+    def copy_all(
+        self, images: Sequence[ResolvedImage], place: Place, moved: Moved
+    ) -> Generator[ResolvedImage]:
+        """See :class:`~installer_plugin.storage.base.Engine`; scratch is on the target's disk.
 
-        The source's locks are held shared throughout: nobody removes what is being read.
+        Layers of all images are copied at the same time, those of the first image first. The sources'
+        locks are held shared throughout: nobody removes what is being read.
         """
         with ExitStack() as stack:
-            source = self._open(image, stack)
-            self._stage(_missing(source, graph_root), scratch)
-            commit(source, graph_root, scratch, self._runner)
+            tasks = deque(self._open(images, stack))
+            missing = _missing(tasks, place.graph_root)
+            for task in tasks:
+                moved(task.image, 0)
+            copied = stack.enter_context(closing(self._layers_copied(missing, place, moved)))
+            waiting = set(missing)
+            while tasks:
+                needed = {layer.id for _, layer in tasks[0].source.layers}
+                while not waiting.isdisjoint(needed):
+                    waiting.remove(next(copied))
+                task = tasks.popleft()
+                commit(task.source, place.graph_root, place.scratch, self._runner)
+                yield task.image
 
-    def _open(self, image: ResolvedImage, stack: ExitStack) -> SourceImage:
-        """Lock the source's stores, read them afresh and guard what was found in them."""
-        opened: list[OpenedStore] = []
-        for path in search_order(image, self._stores):
-            stack.enter_context(locks.shared(path))
-            store = stack.enter_context(GraphRoot.open(path))
-            opened.append((store, store.read_records()))
-        source = find_source(opened, image)
-        refusal = image_refusal(source.layers, signatures=False)
-        if refusal:
-            raise DataError(image.bound.reference, f"cannot be copied directly ({refusal})")
-        return source
+    def _open(self, images: Sequence[ResolvedImage], stack: ExitStack) -> Iterator[_Task]:
+        """Lock the images' stores, read them afresh and guard what was found in them."""
+        opened: dict[Path, OpenedStore] = {}
+        for image in images:
+            for path in search_order(image, self._stores):
+                if path not in opened:
+                    stack.enter_context(locks.shared(path))
+                    store = stack.enter_context(GraphRoot.open(path))
+                    opened[path] = store, store.read_records()
+            found = [opened[path] for path in search_order(image, self._stores)]
+            source = find_source(found, image)
+            refusal = image_refusal(source.layers, signatures=False)
+            if refusal:
+                raise DataError(image.bound.reference, f"cannot be copied directly ({refusal})")
+            yield _Task(image, source)
 
-    def _stage(self, layers: Sequence[StoredLayer], scratch: Path) -> None:
-        with ThreadPoolExecutor(PARALLEL_LAYERS, thread_name_prefix="copy") as pool:
-            staged = [pool.submit(self._stage_layer, layer, scratch) for layer in layers]
-            try:
-                for done in staged:
-                    done.result()
-            except BaseException:
-                # Queued layers are not begun, and the workers' programs end, before we leave: also
-                # those that were just about to be started.
-                pool.shutdown(wait=False, cancel_futures=True)
-                while not all(each.done() for each in staged):
-                    self._runner.end_all()
-                    wait(staged, timeout=END_SECONDS)
-                raise
+    def _layers_copied(
+        self, missing: Mapping[str, tuple[ResolvedImage, StoredLayer]], place: Place, moved: Moved
+    ) -> Generator[str]:
+        """Stage all that is *missing*; gives each layer's ID when it is complete."""
+        owners = [image for image, _ in missing.values()]
+        jobs = [_staged(layer, place.scratch) for _, layer in missing.values()]
+        with closing(do_jobs(jobs, self._runner)) as said:
+            for message in said:
+                if isinstance(message, JobMoved):
+                    moved(owners[message.index], message.count)
+                else:
+                    yield jobs[message.index].layer_id
 
-    def _stage_layer(self, layer: StoredLayer, scratch: Path) -> None:
-        """Put all of a layer that does not depend on the target below *scratch*."""
-        store, record = layer
-        staged = scratch / record.id
-        staged.mkdir(mode=0o700)
-        for name in ("diff", "work", "merged", *(() if record.parent else ("empty",))):
-            (staged / name).mkdir(mode=0o700)
-        with store.root.directory(f"overlay/{record.id}/diff") as source:
-            argv = copy_tree_argv(f"/proc/{os.getpid()}/fd/{source}", staged / "diff")
-            self._runner.run(Command(argv=argv, purpose=f"copy layer {record.id}"))
-        name = f"{record.id}.tar-split.gz"
-        _copy_file(store, f"overlay-layers/{name}", scratch / name)
-        for key in record.big_data_names:
-            folder = scratch / f"{record.id}.big-data"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            file_name = big_data_file_name(key)
-            _copy_file(store, f"overlay-layers/{record.id}/{file_name}", folder / file_name)
+
+def _staged(stored: StoredLayer, scratch: Path) -> CopyLayer:
+    """Put all of a layer but its tree below *scratch*; the job that is left."""
+    store, record = stored
+    staged = scratch / record.id
+    staged.mkdir(mode=0o700)
+    for name in ("diff", "work", "merged", *(() if record.parent else ("empty",))):
+        (staged / name).mkdir(mode=0o700)
+    name = f"{record.id}.tar-split.gz"
+    _copy_file(store, f"overlay-layers/{name}", scratch / name)
+    for key in record.big_data_names:
+        folder = scratch / f"{record.id}.big-data"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        file_name = big_data_file_name(key)
+        _copy_file(store, f"overlay-layers/{record.id}/{file_name}", folder / file_name)
+    return CopyLayer(
+        store=path_for_others(store.root),
+        layer_id=record.id,
+        target=staged / "diff",
+        weight=record.diff_size or 0,
+    )
 
 
 def find_source(opened: Sequence[OpenedStore], image: ResolvedImage) -> SourceImage:
@@ -136,18 +146,28 @@ def find_source(opened: Sequence[OpenedStore], image: ResolvedImage) -> SourceIm
     return SourceImage(store, record, tuple((where[layer.id], layer) for layer in chain))
 
 
-def _missing(source: SourceImage, graph_root: Path) -> tuple[StoredLayer, ...]:
-    """Layers that the target lacks; an incomplete one is for the store's own code to remove."""
+def _missing(
+    tasks: Sequence[_Task], graph_root: Path
+) -> dict[str, tuple[ResolvedImage, StoredLayer]]:
+    """Layers that the target lacks, by ID, each with the first image that needs it.
+
+    An incomplete one in the target is for the store's own code to remove.
+    """
     with GraphRoot.open(graph_root) as target:
         present = target.load().layers
-    for _, layer in source.layers:
-        if layer.id in present and present[layer.id].incomplete:
-            raise DataError(
-                f"layer {layer.id}",
-                f"was left incomplete in {graph_root}",
-                hint=f"remove {graph_root} and let it be written anew",
-            )
-    return tuple(each for each in source.layers if each[1].id not in present)
+    missing: dict[str, tuple[ResolvedImage, StoredLayer]] = {}
+    for task in tasks:
+        for stored in task.source.layers:
+            id_ = stored[1].id
+            if id_ in present and present[id_].incomplete:
+                raise DataError(
+                    f"layer {id_}",
+                    f"was left incomplete in {graph_root}",
+                    hint=f"remove {graph_root} and let it be written anew",
+                )
+            if id_ not in present:
+                missing.setdefault(id_, (task.image, stored))
+    return missing
 
 
 def _copy_file(store: GraphRoot, path: str, target: Path) -> None:

@@ -9,6 +9,7 @@ from installer_plugin.model import ResolvedImage
 from installer_plugin.process import Command, Runner, private_mounts_argv
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.skopeo import StoreLinks, target_image
+from installer_plugin.storage.toolengine import ToolEngine
 
 _WITH_RUN_ROOT = """
 mkdir -p /run/containers
@@ -50,12 +51,11 @@ def reading_options(stores: Sequence[Path], scratch: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-class PodmanEngine:
+class PodmanEngine(ToolEngine):
     """Copies with ``podman image push`` between local stores."""
 
     name = "podman"
     tools = ("podman", "unshare", "setpriv")
-    stages_on_target = False
 
     def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
         """*stores*: the local stores, primary first; layers may be in any of them."""
@@ -63,7 +63,7 @@ class PodmanEngine:
         self._runner = runner
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """See :class:`~installer_plugin.storage.base.Engine`."""
+        """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
         argv = push_argv(
             reading_options(search_order(image, self._stores), scratch),
             image.source.item,

@@ -30,6 +30,7 @@ from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import Found
 from installer_plugin.storage.podman import podman_argv, push_argv
 from installer_plugin.storage.skopeo import copy_argv, target_image
+from installer_plugin.storage.toolengine import ToolEngine
 
 _ABSENT = ("no such image", "image not known", "unable to find")
 SSH_PORT = 22
@@ -147,7 +148,7 @@ def _share(entry: Mapping[str, object], count: int) -> int:
     return size // count if isinstance(size, int) else 0
 
 
-class ScpEngine:
+class ScpEngine(ToolEngine):
     """``podman image scp`` into a throw-away store, then pushed from there.
 
     podman never opens the target itself: it would leave a database with our paths in it.
@@ -155,13 +156,12 @@ class ScpEngine:
 
     name = "podman-scp"
     tools = ("podman", "skopeo", "ssh", "unshare", "setpriv")
-    stages_on_target = False
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """See :class:`~installer_plugin.storage.base.Engine`."""
+        """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
         options = ("--root", str(scratch / "fetched"))
         target = target_image(image.image_id, graph_root, scratch)
         try:

@@ -11,6 +11,7 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import ImageId, ResolvedImage, SourceKind
 from installer_plugin.process import Command, Runner, private_mounts_argv
 from installer_plugin.storage.base import search_order
+from installer_plugin.storage.toolengine import ToolEngine
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._-]*")
 
@@ -77,12 +78,11 @@ def copy_argv(source: str, target: str, tmpdir: Path) -> tuple[str, ...]:
     ))  # fmt: skip
 
 
-class SkopeoEngine:
+class SkopeoEngine(ToolEngine):
     """Copies with ``skopeo copy``, from containers-storage and from layouts."""
 
     name = "skopeo"
     tools = ("skopeo", "unshare", "setpriv")
-    stages_on_target = False
 
     def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
         """*stores*: the local stores, primary first; layers may be in any of them."""
@@ -90,7 +90,7 @@ class SkopeoEngine:
         self._runner = runner
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """See :class:`~installer_plugin.storage.base.Engine`."""
+        """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
         command = Command(
             argv=copy_argv(
                 self._source(image, scratch),

@@ -27,12 +27,11 @@ from installer_plugin.model import (
     parse_diff_id,
     parse_image_id,
 )
-from installer_plugin.rootfs import Rootfs
+from installer_plugin.process import Runner
 from installer_plugin.stages import verify as stage
 from installer_plugin.stages.verify import VerifyOptions, verify
 from installer_plugin.storage.consistency import store_problems
 from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.layerproof import LayerClaim, LayerProof
 from installer_plugin.storage.records import big_data_file_name, layer_id, toc_layer_id
 from tests.commands import run, unshared
 from tests.debian import DebianRoot
@@ -107,12 +106,12 @@ class Copy:
 
     def verify(self) -> tuple[VerifiedImage, ...]:
         with GraphRoot.open(self.root) as store:
-            return verify(store, self.expected(), QUIET)
+            return verify(store, self.expected(), QUIET, Runner())
 
     def problems(self, *expected: Expected) -> tuple[Problem, ...]:
         """What is wrong when *expected*, or all images, are looked for."""
         with GraphRoot.open(self.root) as store, pytest.raises(VerificationError) as caught:
-            verify(store, expected or self.expected(), QUIET)
+            verify(store, expected or self.expected(), QUIET, Runner())
         return caught.value.problems
 
     def lines(self) -> list[Json]:
@@ -224,7 +223,7 @@ def test_store_with_layers_that_podman_5_pulled_in_parts(
         reference=name, names=(name,), image_id=parse_image_id(done.stdout.split()[-1])
     )
     with GraphRoot.open(target) as store:
-        (proven,) = verify(store, (expected,), QUIET)
+        (proven,) = verify(store, (expected,), QUIET, Runner())
     assert proven.diff_ids == image.diff_ids
 
 
@@ -237,7 +236,7 @@ def test_progress_ends_at_the_images_size(copy: Copy) -> None:
             seen.append(event)
 
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(store, copy.expected()[1:2], Events([Sink()]))
+        (proven,) = verify(store, copy.expected()[1:2], Events([Sink()]), Runner())
     last = [event for event in seen if isinstance(event, Progress)][-1]
     assert (last.image, last.done, last.total) == (proven.reference, proven.size, proven.size)
 
@@ -259,7 +258,9 @@ def test_progress_is_silent_while_nothing_moves() -> None:
 def test_name_alone_is_enough(copy: Copy) -> None:
     expected = Expected(reference=copy.image.name, names=())
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(store, (expected,), QUIET, VerifyOptions(workers=1, drop_cache=False))
+        (proven,) = verify(
+            store, (expected,), QUIET, Runner(), VerifyOptions(workers=1, drop_cache=False)
+        )
     assert proven.image_id == copy.image.id
 
 
@@ -271,13 +272,13 @@ def test_image_known_by_id_and_several_names(copy: Copy) -> None:
         image_id=parse_image_id(web.id),
     )
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(store, (expected,), QUIET)
+        (proven,) = verify(store, (expected,), QUIET, Runner())
     assert proven.names == expected.names
 
 
 def test_nothing_expected_is_never_a_pass(copy: Copy) -> None:
     with GraphRoot.open(copy.root) as store, pytest.raises(RuntimeError, match="nothing"):
-        verify(store, (), QUIET)
+        verify(store, (), QUIET, Runner())
 
 
 def test_image_that_was_not_examined_is_never_verified() -> None:
@@ -301,7 +302,7 @@ def test_image_without_layers(copy: Copy) -> None:
     record: Json = {"id": image_id, "names": [name], "big-data-names": list(keys)}
     copy.write("images", [*copy.records("images"), record])
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(store, (Expected(reference=name, names=(name,)),), QUIET)
+        (proven,) = verify(store, (Expected(reference=name, names=(name,)),), QUIET, Runner())
     assert (proven.size, proven.diff_ids) == (0, ())
 
 
@@ -757,7 +758,7 @@ def test_empty_directory_is_no_store_but_harmless_to_copy_into(tmp_path: Path) -
     with GraphRoot.open(tmp_path) as store:
         assert store_problems(store) == ()
         with pytest.raises(VerificationError) as caught:
-            verify(store, (Expected(reference="a", names=("a",)),), QUIET)
+            verify(store, (Expected(reference="a", names=("a",)),), QUIET, Runner())
     assert any("no image has the name 'a'" in p.message for p in caught.value.problems)
 
 
@@ -859,7 +860,7 @@ from installer_plugin.stages.verify import verify
 from installer_plugin.storage.graphroot import GraphRoot
 with GraphRoot.open(Path(sys.argv[1])) as store:
     try:
-        verify(store, [Expected(reference=sys.argv[2], names=(sys.argv[2],))], Events())
+        verify(store, [Expected(reference=sys.argv[2], names=(sys.argv[2],))], Events(), Runner())
     except VerificationError as error:
         print(error)
     else:
@@ -881,29 +882,31 @@ def test_missing_lock_file_on_a_read_only_mount(copy: Copy) -> None:
     assert "images.lock: is missing, expected a lock file" in line
 
 
-def test_interruption_stops_the_workers(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = threading.Event()
-
-    def endless(
-        _root: Rootfs, _claim: LayerClaim, progress: Callable[[int], None], *, drop_cache: bool
-    ) -> LayerProof:
-        while True:
-            started.set()
-            progress(1)
-            time.sleep(0.001)
-
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interruption_stops_the_workers(copy: Copy, workers: int) -> None:
     class Interrupter:
         def send(self, event: Event) -> None:
-            if isinstance(event, Progress) and event.done:
+            if isinstance(event, Progress):
                 raise InterruptedBySignal("SIGTERM")
 
-    monkeypatch.setattr(stage, "prove_layer", endless)
     began = time.monotonic()
+    options = VerifyOptions(workers=workers)
     with GraphRoot.open(copy.root) as store, pytest.raises(InterruptedBySignal):
-        verify(store, copy.expected(), Events([Interrupter()]), VerifyOptions(workers=2))
-    assert started.is_set()
+        verify(store, copy.expected(), Events([Interrupter()]), Runner(), options)
     assert time.monotonic() - began < 10
-    assert not [t for t in threading.enumerate() if t.name.startswith(stage.STAGE)]
+    assert not [t for t in threading.enumerate() if t.name.startswith("crew")]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_number_of_workers_finds_the_same(copy: Copy, workers: int) -> None:
+    options = VerifyOptions(workers=workers)
+    with GraphRoot.open(copy.root) as store:
+        proven = verify(store, copy.expected(), QUIET, Runner(), options)
+    assert proven == copy.verify()
+    copy.tar_split.unlink()
+    with GraphRoot.open(copy.root) as store, pytest.raises(VerificationError) as caught:
+        verify(store, copy.expected(), QUIET, Runner(), options)
+    assert caught.value.problems == copy.problems()
 
 
 def test_verification_writes_nothing(copy: Copy) -> None:

@@ -1,0 +1,123 @@
+"""Has jobs on layers done, by several processes where there is enough to do.
+
+Threads would not share the work: every call into the kernel gives the interpreter's lock away, and with
+thousands of small files most of the time would be spent on getting it back.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from installer_plugin.process import Command, CommandError, Runner, our_program_argv
+from installer_plugin.storage.jobs import Job
+from installer_plugin.storage.worker import Ended, Failed, Inbox, Message, Moved, Share, work_off
+
+PROGRAM = "installer_plugin.storage.worker"
+MAX_WORKERS = 4
+"""More processes than this wait for the disk."""
+WORTH_A_PROCESS = 64 << 20
+"""Bytes of work below which it takes longer to start processes than they save."""
+END_SECONDS = 0.05
+"""How often processes that are still running are ended."""
+
+
+def do_jobs(
+    jobs: Sequence[Job], runner: Runner, workers: int | None = None
+) -> Generator[Moved | Ended]:
+    """Have *jobs* done, begun in their order, and say how it goes; close the iterator to stop.
+
+    *workers*: how many at the same time, None for as many as are worth it. Raises the OSError or
+    DataError of a job, and CommandError for a process that ends without an answer; all work has ended
+    by then.
+    """
+    crew = _Crew(runner)
+    shares = shared_out(jobs, workers or _worthwhile(jobs))
+    work = crew.work if len(shares) > 1 else crew.work_here
+    with ThreadPoolExecutor(max(len(shares), 1), thread_name_prefix="crew") as pool:
+        members = [pool.submit(work, share) for share in shares]
+        try:
+            yield from crew.said(members)
+        finally:
+            crew.end(members)
+
+
+def shared_out(jobs: Sequence[Job], workers: int) -> list[Share]:
+    """The jobs of each of *workers*: every job goes to the one with the least to do so far."""
+    shares: list[list[tuple[int, Job]]] = [[] for _ in range(workers)]
+    loads = [0] * workers
+    for index, job in enumerate(jobs):
+        least = loads.index(min(loads))
+        shares[least].append((index, job))
+        loads[least] += max(job.weight, 1)
+    return [share for share in shares if share]
+
+
+def _worthwhile(jobs: Sequence[Job]) -> int:
+    if sum(job.weight for job in jobs) < WORTH_A_PROCESS:
+        return 1
+    return min(os.cpu_count() or 1, MAX_WORKERS)
+
+
+class _Stopped(Exception):  # noqa: N818 - ends a thread's work, is never reported
+    """Nobody listens any more."""
+
+
+class _Crew:
+    """Threads that look after one process each, or a single one that does the work itself."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+
+    def work(self, share: Share) -> None:
+        """Have a process do *share*."""
+        argv = our_program_argv(PROGRAM)
+        command = Command(argv=argv, purpose=f"work on {len(share)} layers")
+        try:
+            self._runner.follow(command, Inbox(self._tell).add, stdin=pickle.dumps(share))
+        except CommandError as error:
+            self._tell(Failed(error))
+        finally:
+            self._messages.put(None)
+
+    def work_here(self, share: Share) -> None:
+        """Do *share* in this thread."""
+        try:
+            work_off(share, self._tell)
+        finally:
+            self._messages.put(None)
+
+    def said(self, members: Sequence[Future[None]]) -> Iterator[Moved | Ended]:
+        """What all *members* say, until they have ended or one of them has failed."""
+        ended = 0
+        while ended < len(members):
+            message = self._messages.get()
+            if isinstance(message, Failed):
+                raise message.error
+            if message is None:
+                ended += 1
+            else:
+                yield message
+        for member in members:
+            member.result()
+
+    def end(self, members: Sequence[Future[None]]) -> None:
+        """Return when no member works any more, whatever it was doing."""
+        self._stopped.set()
+        for member in members:
+            member.cancel()
+        while not all(member.done() for member in members):
+            if len(members) > 1:
+                self._runner.end_all()
+            wait(members, timeout=END_SECONDS)
+
+    def _tell(self, message: Message) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
+        self._messages.put(message)

@@ -1,0 +1,93 @@
+"""Copies what one file is made of: content with its holes, extended attributes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+
+LABEL = "security.selinux"
+"""Not copied: the target's own policy decides it."""
+PIECE = 1 << 24
+"""Bytes copied by one call, so that there is progress to report."""
+BLOCK = 512
+"""Unit of ``st_blocks``, whatever the file system's own block is."""
+
+_NOT_THIS_WAY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What copy_file_range(2) says where it cannot serve."""
+
+Moved = Callable[[int], None]
+"""Told how many bytes more were copied; may raise to stop the work."""
+
+
+class ContentCopy:
+    """Copies contents within or between file systems by the shortest way that they offer."""
+
+    def __init__(self, moved: Moved) -> None:
+        self._moved = moved
+        self._pass_on = _in_the_file_system
+
+    def copy(self, source: int, target: int, seen: os.stat_result) -> None:
+        """Copy the file *source*, whose status is *seen*, into the empty file *target*; raises OSError."""
+        size = seen.st_size
+        if seen.st_blocks * BLOCK >= size:
+            self._copy_range(source, target, 0, size)
+            return
+        for start, end in _data(source, size):
+            os.lseek(target, start, os.SEEK_SET)
+            self._copy_range(source, target, start, end)
+        os.ftruncate(target, size)
+
+    def _copy_range(self, source: int, target: int, start: int, end: int) -> None:
+        """Copy bytes to where *target* is positioned."""
+        while start < end:
+            try:
+                copied = self._pass_on(source, target, start, min(end - start, PIECE))
+            except OSError as error:
+                if self._pass_on is _through_the_cache or error.errno not in _NOT_THIS_WAY:
+                    raise
+                self._pass_on = _through_the_cache
+                continue
+            if not copied:
+                raise OSError(errno.ENODATA, "it became shorter meanwhile")
+            start += copied
+            self._moved(copied)
+
+
+def _in_the_file_system(source: int, target: int, start: int, count: int) -> int:
+    """Within one file system, which shares the blocks if it can do that."""
+    return os.copy_file_range(source, target, count, offset_src=start)
+
+
+def _through_the_cache(source: int, target: int, start: int, count: int) -> int:
+    """Out of one file system's page cache into another's, without a copy in between."""
+    return os.sendfile(target, source, start, count)
+
+
+def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a file with holes has data: starts and ends in bytes."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # from here on there is only a hole
+                return
+            raise
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, end
+
+
+def copy_xattrs(source: int | str, target: int | str) -> None:
+    """Copy all extended attributes but the label, between descriptors or of links; raises OSError."""
+    follow = isinstance(source, int)
+    try:
+        names = os.listxattr(source, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return
+    for name in names:
+        if name != LABEL:
+            value = os.getxattr(source, name, follow_symlinks=follow)
+            os.setxattr(target, name, value, follow_symlinks=follow)

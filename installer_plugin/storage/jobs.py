@@ -1,0 +1,72 @@
+"""Work on single layers, as values that another process of ours can be told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from installer_plugin.rootfs import Rootfs
+from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
+from installer_plugin.storage.treecopy import copy_tree
+
+Progress = Callable[[int], None]
+"""Told how many bytes more were worked on; may raise to stop the work."""
+
+
+class Job(Protocol):
+    """Something to be done to one layer, wherever. Can be pickled, and so can its result."""
+
+    @property
+    def weight(self) -> int:
+        """How much it is, in bytes."""
+
+    def run(self, progress: Progress) -> object:
+        """Do it; raises OSError and DataError."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLayer:
+    """Copy a layer's tree into an empty directory."""
+
+    store: Path
+    """Graph root of the source."""
+    layer_id: str
+    target: Path
+    weight: int
+
+    def run(self, progress: Progress) -> None:
+        """See :func:`~installer_plugin.storage.treecopy.copy_tree`."""
+        with (
+            Rootfs.open(self.store) as store,
+            store.directory(f"overlay/{self.layer_id}/diff") as source,
+            Rootfs.open(self.target) as target,
+        ):
+            copy_tree(source, target.fd, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class ProveLayer:
+    """Read a layer from the disk and prove what is said about it."""
+
+    store: Path
+    """Graph root."""
+    claim: LayerClaim
+    drop_cache: bool
+
+    @property
+    def weight(self) -> int:
+        """Bytes to be read, as far as they are known."""
+        return self.claim.size or 0
+
+    def run(self, progress: Progress) -> LayerProof:
+        """See :func:`~installer_plugin.storage.layerproof.prove_layer`."""
+        with Rootfs.open(self.store) as root:
+            return prove_layer(root, self.claim, progress, drop_cache=self.drop_cache)
+
+
+def path_for_others(root: Rootfs) -> Path:
+    """Where other processes of ours find an open directory, whatever its path means to them."""
+    return Path(f"/proc/{os.getpid()}/fd/{root.fd}")

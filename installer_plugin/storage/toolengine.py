@@ -1,0 +1,68 @@
+"""What engines share that have a tool copy one image after the other."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from installer_plugin.model import ResolvedImage
+from installer_plugin.storage.base import Moved, Place
+from installer_plugin.storage.space import free_room
+
+POLL_SECONDS = 0.5
+"""How often the target's free space is looked at."""
+
+
+class ToolEngine(ABC):
+    """An engine whose tool copies one image a call and tells no progress."""
+
+    stages_on_target = False
+
+    def copy_all(
+        self, images: Sequence[ResolvedImage], place: Place, moved: Moved
+    ) -> Generator[ResolvedImage]:
+        """See :class:`~installer_plugin.storage.base.Engine`."""
+        for number, image in enumerate(images):
+            moved(image, 0)
+            scratch = place.scratch / str(number)
+            scratch.mkdir()
+            with _watched(place.graph_root, partial(moved, image)):
+                self.copy(image, place.graph_root, scratch)
+            shutil.rmtree(scratch)
+            yield image
+
+    @abstractmethod
+    def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
+        """Copy *image* under its image ID alone; names are given later, when all of it is there.
+
+        *scratch* is an empty directory on a roomy file system. Raises CommandError and DataError.
+        """
+
+
+@contextmanager
+def _watched(graph_root: Path, grown: Callable[[int], None]) -> Iterator[None]:
+    """Tell now and then by how many bytes the target's file system has grown.
+
+    The target is being installed and has no other writer; the figure is for eyes only.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        before = free_room(graph_root).bytes
+        while not ended.wait(POLL_SECONDS):
+            now = free_room(graph_root).bytes
+            grown(max(before - now, 0))
+            before = min(before, now)
+
+    watcher = threading.Thread(target=watch, name="copy-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

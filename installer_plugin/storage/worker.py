@@ -1,0 +1,114 @@
+"""Does jobs on layers one after the other and tells of it; as a program of its own, in pickled messages.
+
+The program takes its jobs from stdin, all at once, and tells in lines of base64: both ends are ours.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from installer_plugin.errors import DataError
+from installer_plugin.storage.jobs import Job
+
+REPORT_SECONDS = 0.2
+"""Shortest time between two reports of progress."""
+LINE = 4096
+"""Characters of a line; a longer message takes several."""
+_MORE, _LAST = "more:", "last:"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A job has worked on so many bytes more."""
+
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job has been done."""
+
+    index: int
+    result: object
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A job could not be done; the jobs after it are left."""
+
+    error: Exception
+
+
+Message = Moved | Ended | Failed
+Tell = Callable[[Message], None]
+Share = Sequence[tuple[int, Job]]
+"""Jobs with the numbers that messages call them by."""
+
+
+def work_off(share: Share, tell: Tell) -> None:
+    """Do the jobs of *share* until one fails; *tell* may raise to stop the work."""
+    for index, job in share:
+        try:
+            result = job.run(_Meter(index, tell))
+        except (OSError, DataError) as error:
+            tell(Failed(error))
+            return
+        tell(Ended(index, result))
+
+
+class _Meter:
+    """Tells of a job's progress now and then."""
+
+    def __init__(self, index: int, tell: Tell) -> None:
+        self._index = index
+        self._tell = tell
+        self._count = 0
+        self._next = 0.0
+
+    def __call__(self, count: int) -> None:
+        self._count += count
+        now = time.monotonic()
+        if now >= self._next:
+            self._tell(Moved(self._index, self._count))
+            self._count, self._next = 0, now + REPORT_SECONDS
+
+
+def lines_of(message: Message) -> Iterator[str]:
+    """The lines that make *message* for an :class:`Inbox`."""
+    text = b64encode(pickle.dumps(message)).decode()
+    for start in range(0, len(text), LINE):
+        mark = _LAST if start + LINE >= len(text) else _MORE
+        yield f"{mark}{text[start : start + LINE]}\n"
+
+
+class Inbox:
+    """Puts lines together to messages; what else a program says is passed over."""
+
+    def __init__(self, take: Tell) -> None:
+        self._take = take
+        self._text = ""
+
+    def add(self, line: str) -> None:
+        """Pass on the message that *line* completes."""
+        mark, text = line[: len(_LAST)], line[len(_LAST) :]
+        if mark in {_MORE, _LAST}:
+            self._text += text
+        if mark == _LAST:
+            whole, self._text = self._text, ""
+            self._take(pickle.loads(b64decode(whole)))  # noqa: S301 - from a program of ours
+
+
+def main() -> None:
+    """Do the jobs that stdin holds."""
+
+    def tell(message: Message) -> None:
+        sys.stdout.writelines(lines_of(message))
+        sys.stdout.flush()
+
+    work_off(pickle.load(sys.stdin.buffer), tell)  # noqa: S301 - from a program of ours

@@ -1,0 +1,195 @@
+"""Jobs on layers: who does them, what is heard of them, and that all of them end."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from installer_plugin.errors import DataError
+from installer_plugin.process import CommandError, Runner
+from installer_plugin.storage import crew
+from installer_plugin.storage.crew import WORTH_A_PROCESS, do_jobs, shared_out
+from installer_plugin.storage.worker import Ended, Inbox, Message, Moved, lines_of
+
+SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Says who did it, and how often it was asked for progress."""
+
+    word: str
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> tuple[str, int]:
+        progress(3)
+        return self.word, os.getpid()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Fails in the way it was told."""
+
+    error: Exception
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        raise self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Dies:
+    """Ends its process without a word."""
+
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Endless:
+    """Works until it is stopped, and leaves a file while it does."""
+
+    file: Path
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        while True:
+            self.file.write_text(str(os.getpid()))
+            progress(1)
+            time.sleep(0.001)
+
+
+@pytest.fixture(autouse=True)
+def _jobs_are_known_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers import the jobs of this module, which an installed package does not have."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+@pytest.mark.parametrize(
+    ("weights", "workers", "processes"),
+    [
+        ([1, 1], None, 0),
+        ([WORTH_A_PROCESS], None, 0),
+        ([WORTH_A_PROCESS // 2, WORTH_A_PROCESS], None, 2),
+        ([1, 1, 1], 1, 0),
+        ([1, 1, 1], 2, 2),
+        ([1, 1], 9, 2),
+    ],
+)
+def test_processes_are_started_where_they_are_worth_it(
+    weights: list[int], workers: int | None, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    jobs = [Told(str(number), weight) for number, weight in enumerate(weights)]
+    ended = [said for said in do_jobs(jobs, Runner(), workers) if isinstance(said, Ended)]
+    results = {said.index: said.result for said in ended}
+    assert sorted(results) == list(range(len(jobs)))
+    found = {}
+    for index, result in results.items():
+        assert isinstance(result, tuple)
+        assert result[0] == str(index)
+        found[index] = result[1]
+    elsewhere = set(found.values()) - {os.getpid()}
+    assert len(elsewhere) == processes
+    assert (os.getpid() in found.values()) == (not processes)
+
+
+def test_nothing_to_do_is_done_at_once() -> None:
+    assert list(do_jobs([], Runner())) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_is_told_before_the_end(workers: int) -> None:
+    said = list(do_jobs([Told("a"), Told("b")], Runner(), workers))
+    for index in (0, 1):
+        own = [each for each in said if each.index == index]
+        assert own[0] == Moved(index, 3)
+        assert isinstance(own[-1], Ended)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    "error",
+    [DataError("layer", "is damaged", hint="look"), OSError(28, "No space left on device", "x")],
+    ids=["data", "disk"],
+)
+def test_error_of_a_job_is_raised_as_it_was(error: Exception, workers: int) -> None:
+    with pytest.raises(type(error)) as caught:
+        list(do_jobs([Broken(error), Told("b")], Runner(), workers))
+    assert str(caught.value) == str(error)
+    assert vars(caught.value) == vars(error)
+
+
+def test_process_that_dies_is_an_error() -> None:
+    with pytest.raises(CommandError, match="was ended by SIGKILL"):
+        list(do_jobs([Dies(), Told("b")], Runner(), 2))
+
+
+def test_exception_that_no_job_may_raise_is_told_with_its_trace() -> None:
+    with pytest.raises(CommandError) as caught:
+        list(do_jobs([Broken(RuntimeError("a bug")), Told("b")], Runner(), 2))
+    assert "RuntimeError: a bug" in caught.value.stderr
+
+
+def test_exception_that_no_job_may_raise_passes_through_from_here() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(do_jobs([Broken(RuntimeError("a bug"))], Runner(), 1))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_closing_ends_what_is_under_way(tmp_path: Path, workers: int) -> None:
+    files = [tmp_path / str(number) for number in range(workers)]
+    until = time.monotonic() + SECONDS
+    with closing(do_jobs([Endless(file) for file in files], Runner(), workers)) as said:
+        while not all(file.exists() for file in files):
+            next(said)
+            assert time.monotonic() < until
+    for file in files:
+        file.unlink(missing_ok=True)
+    time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("crew")]
+
+
+@pytest.mark.parametrize(
+    ("weights", "workers", "expected"),
+    [
+        ([], 3, []),
+        ([5], 3, [[0]]),
+        ([9, 5, 4, 1], 2, [[0, 3], [1, 2]]),
+        ([0, 0, 0], 2, [[0, 2], [1]]),
+        ([1, 1, 1, 1], 9, [[0], [1], [2], [3]]),
+    ],
+)
+def test_every_worker_gets_about_as_much(
+    weights: list[int], workers: int, expected: list[list[int]]
+) -> None:
+    shares = shared_out([Told("", weight) for weight in weights], workers)
+    assert [[index for index, _ in share] for share in shares] == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 100_000])
+def test_messages_come_through_lines_and_other_lines_do_not_disturb(size: int) -> None:
+    heard: list[Message] = []
+    inbox = Inbox(heard.append)
+    message = Ended(7, "x" * size)
+    for line in lines_of(message):
+        assert len(line) < 8192
+        inbox.add("a warning")
+        inbox.add(line.rstrip("\n"))
+    assert heard == [message]
+
+
+def test_workers_are_bounded_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    heavy = [Told("", WORTH_A_PROCESS)]
+    for count, expected in ((None, 1), (2, 2), (64, crew.MAX_WORKERS)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert crew._worthwhile(heavy) == expected
