@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -126,6 +127,11 @@ class InterruptedBySignal(BaseException):
     def __init__(self, signal_name: str) -> None:
         super().__init__(signal_name)
         self.signal_name = signal_name
+
+
+def is_full(error: OSError) -> bool:
+    """Whether *error* says that there is no room left, be it for bytes, inodes or a quota."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def joined(errors: Sequence[BoundImagesError]) -> BoundImagesError:

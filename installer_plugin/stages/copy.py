@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer_plugin.errors import CopyError, DataError, Problem
+from installer_plugin.errors import CopyError, DataError, Problem, is_full
 from installer_plugin.events import Events, iec
 from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process import CommandError, Runner
@@ -23,7 +23,6 @@ from installer_plugin.storage.scratch import remove_stale, scratch_directory
 from installer_plugin.storage.space import (
     MissingLayers,
     choose_scratch,
-    is_full,
     layers_to_copy,
     room_hint,
     scratch_need,

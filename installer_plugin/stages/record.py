@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, CopyError, Problem
+from installer_plugin.errors import ConfigError, CopyError, Problem, is_full
 from installer_plugin.model import CopiedImage, VerifiedImage
 from installer_plugin.receipt import Receipt, dump_receipt
 from installer_plugin.storage.naming import replace_file
-from installer_plugin.storage.space import is_full, room_hint
+from installer_plugin.storage.space import room_hint
 
 HINT = "make the place writable and run the command again"
 

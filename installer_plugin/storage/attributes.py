@@ -62,6 +62,21 @@ def type_fault(header: Header, seen: os.stat_result) -> Fault | None:
     return Fault("type", f"is a {file_type(seen.st_mode)}, expected a {file_type(expected)}")
 
 
+def is_as_said(header: Header, seen: os.stat_result) -> bool:
+    """Whether this is a regular file without attributes, as nearly all are, and all that is said of it
+    is so to the letter.
+    """
+    return (
+        header.kind == tarheader.REGULAR
+        and not header.xattrs
+        and seen.st_mode == stat.S_IFREG | header.mode
+        and seen.st_size == header.size
+        and seen[stat.ST_MTIME] == header.mtime
+        and seen.st_uid == header.uid
+        and seen.st_gid == header.gid
+    )
+
+
 def faults(header: Header, seen: os.stat_result, xattrs: Mapping[str, bytes]) -> Iterator[Fault]:
     """Everything that differs; the type is known to be right."""
     kind = stat.S_IFMT(seen.st_mode)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.errors import DataError
+from installer_plugin.errors import DataError, is_full
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process import Runner
 from installer_plugin.storage import locks
@@ -26,7 +26,6 @@ from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
 from installer_plugin.storage.jobs import CopyLayer, path_for_others
 from installer_plugin.storage.records import Records, big_data_file_name, layer_chain
-from installer_plugin.storage.space import is_full
 from installer_plugin.storage.worker import Moved as JobMoved
 
 OpenedStore = tuple[GraphRoot, Records]

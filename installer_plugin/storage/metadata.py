@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from installer_plugin.errors import DataError
 from installer_plugin.rootfs import file_type
@@ -23,6 +23,7 @@ from installer_plugin.storage.attributes import (
     OPAQUE,
     Fault,
     faults,
+    is_as_said,
     is_whiteout,
     mode_fault,
     type_fault,
@@ -36,6 +37,10 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_NAME = b".wh..wh..opq"
 ROOT_MODES = (0o555, 0o755)
 """Of a base layer's root: what containers-storage makes (defaultPerms), before and after 2020."""
+
+
+Seen = tuple[os.stat_result, Mapping[str, bytes]]
+"""Status and extended attributes of what is at a place."""
 
 
 class MetadataCheck:
@@ -147,8 +152,11 @@ class MetadataCheck:
     def _compare(self, header: Header, place: Place) -> Place | None:
         try:
             seen = self._tree.lstat(place)
+            xattrs = self._tree.xattrs(place)
+            if is_as_said(header, seen) and not xattrs:
+                return place
             if header.kind == tarheader.HARD_LINK:
-                self._compare_link(header, place, seen)
+                self._compare_link(header, place, (seen, xattrs))
                 return None
             wrong_type = type_fault(header, seen)
             if wrong_type is not None:
@@ -158,7 +166,7 @@ class MetadataCheck:
                 self._compare_target(header, place)
             elif header.kind == tarheader.DIRECTORY:
                 self._names.setdefault(place.path, set())
-            self._report(place, seen, self._faults(header, place, seen))
+            self._report(place, seen, self._faults(header, place, (seen, xattrs)))
         except OSError as error:
             self._defects.add(place.path, _unusable(error))
             return None
@@ -171,10 +179,9 @@ class MetadataCheck:
             wanted = os.fsdecode(header.target)
             self._defects.add(place.path, f"leads to {os.fsdecode(text)!r}, expected {wanted!r}")
 
-    def _compare_link(self, header: Header, place: Place, seen: os.stat_result) -> None:
-        path = place.path
-        # The tree may close the directory of a place when it is asked for the next one.
-        found = self._faults(header, place, seen)
+    def _compare_link(self, header: Header, place: Place, found_there: Seen) -> None:
+        path, seen = place.path, found_there[0]
+        found = self._faults(header, place, found_there)
         try:
             target = self._tree.lstat(self._tree.place(header.target))
         except OSError:
@@ -190,8 +197,8 @@ class MetadataCheck:
         for attribute in held.keys() - {fault.attribute for fault in found}:
             del held[attribute]
 
-    def _faults(self, header: Header, place: Place, seen: os.stat_result) -> tuple[Fault, ...]:
-        xattrs = self._tree.xattrs(place)
+    def _faults(self, header: Header, place: Place, found_there: Seen) -> tuple[Fault, ...]:
+        seen, xattrs = found_there
         if OPAQUE in xattrs and stat.S_ISDIR(seen.st_mode):
             self._note_opaque(place.path, xattrs[OPAQUE])
         if OPAQUE in header.xattrs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,11 +46,6 @@ def free_room(path: Path) -> Room:
         path = path.parent
     stat = os.statvfs(path)
     return Room(stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else None)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether *error* says that there is no room left, be it for bytes, inodes or a quota."""
-    return error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def room_hint(*places: Path) -> str:

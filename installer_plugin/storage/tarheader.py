@@ -75,7 +75,7 @@ class HeaderReader:
         After a header with content, the next thing in the stream has to be that content: bytes of a
         file that stand in the tar-split file instead would be proven without reading the disk.
         """
-        self._pending += payload
+        self._pending = self._pending + payload if self._pending else payload
         while not self._ended:
             skipped = min(self._padding, len(self._pending))
             self._padding -= skipped
@@ -170,7 +170,7 @@ def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:
     if kind == OLD_REGULAR:
         kind = DIRECTORY if name.endswith(b"/") else REGULAR
     size = _decimal(pax, b"size", fields[4]) if kind == REGULAR else 0
-    if kind not in _KNOWN or size < 0 or any(key.startswith(b"GNU.sparse.") for key in pax):
+    if kind not in _KNOWN or size < 0 or (pax and _is_sparse(pax)):
         raise ValueError(f"{name!r:.300} as a sparse file, of type {kind!r} or of {size} bytes")
     is_device = kind in (CHARACTER, BLOCK_DEVICE)
     return Header(
@@ -195,6 +195,10 @@ def _number(field: bytes) -> int:
         number = int.from_bytes(field, "big") & ((1 << bits) - 1)
         return number - (1 << bits) if field[0] & 0x40 else number
     return int(field.strip(b" \0") or b"0", 8)
+
+
+def _is_sparse(pax: Mapping[bytes, bytes]) -> bool:
+    return any(key.startswith(b"GNU.sparse.") for key in pax)
 
 
 def _decimal(pax: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:

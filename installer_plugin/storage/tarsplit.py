@@ -32,6 +32,10 @@ CHECKSUM_SIZE = 8
 _GARBAGE = "expected the gzip-compressed JSON lines of tar-split"
 _SEGMENT_HEAD = b'{"type":2,"payload":"'
 _SEGMENT_TAIL = re.compile(rb',"position":\d+\}').fullmatch
+_PLAIN_FILE = re.compile(
+    rb'\{"type":1,"name":"([ !#-\[\]-~]*)","size":(\d{1,18}),"payload":"([\w+/=]*)","position":\d+\}'
+).fullmatch
+"""A file entry whose name needs no escapes."""
 
 
 class Segment(NamedTuple):
@@ -98,10 +102,14 @@ _decode = json.JSONDecoder().raw_decode
 def _entry(line: bytes, where: str, index: int) -> Entry:
     try:
         if line.startswith(_SEGMENT_HEAD):
-            # Half of all lines and nearly all bytes look like this; a JSON parser takes far longer.
+            # Half of all lines and nearly all bytes look like this; a JSON parser takes far longer, as
+            # it does for nearly all of the other lines.
             payload, _, tail = line[len(_SEGMENT_HEAD) :].partition(b'"')
             if _SEGMENT_TAIL(tail) and b"\\" not in payload:
                 return Segment(a2b_base64(payload, strict_mode=True))
+        elif plain := _PLAIN_FILE(line):
+            name, size, checksum = plain.groups()
+            return FileEntry(name, int(size), _crc(a2b_base64(checksum, strict_mode=True)))
         text = line.decode()
         found, end = _decode(text)
     except (ValueError, RecursionError) as error:
@@ -145,7 +153,10 @@ def _size(fields: dict[str, object]) -> int:
 
 
 def _checksum(fields: dict[str, object]) -> bytes | None:
-    checksum = _base64(fields.get("payload"))
+    return _crc(_base64(fields.get("payload")))
+
+
+def _crc(checksum: bytes) -> bytes | None:
     if checksum and len(checksum) != CHECKSUM_SIZE:
         raise ValueError(f"checksum has {len(checksum)} bytes, expected {CHECKSUM_SIZE}")
     return checksum or None

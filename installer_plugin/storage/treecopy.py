@@ -13,11 +13,10 @@ import stat
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from installer_plugin.errors import DataError
+from installer_plugin.errors import DataError, is_full
 from installer_plugin.rootfs import Closing
 from installer_plugin.storage.filecopy import ContentCopy, Moved, copy_xattrs
 from installer_plugin.storage.freshness import expect
-from installer_plugin.storage.space import is_full
 from installer_plugin.storage.tree import joined, shown
 
 AHEAD_FILES = 32
