@@ -78,7 +78,7 @@ class _Crew:
     def work(self, share: Share) -> None:
         """Have a process do *share*."""
         argv = our_program_argv(PROGRAM)
-        command = Command(argv=argv, purpose=f"work on {len(share)} layers")
+        command = Command(argv=argv, purpose=f"work on {len(share)} layers", umask=0)
         try:
             self._runner.follow(command, Inbox(self._tell).add, stdin=pickle.dumps(share))
         except CommandError as error:

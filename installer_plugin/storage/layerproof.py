@@ -64,7 +64,7 @@ def prove_layer(
         with _tree(root, claim.id, drop_cache=drop_cache) as tree, stream:
             check = MetadataCheck(tree, defects, _parent_root(root, claim.parent))
             with _entries(root, claim.id, drop_cache=drop_cache) as entries:
-                _Rebuild(tree, check, stream, defects).run(entries)
+                _Rebuild(tree, check, stream).run(entries)
             stream.drain()
             check.finish(stream.tick)
             if stream.broken and not defects.found:
@@ -91,7 +91,6 @@ class _Rebuild:
     tree: LayerTree
     check: MetadataCheck
     stream: TarStream
-    defects: Defects
 
     def run(self, entries: Iterable[Entry]) -> None:
         """Read all of it; the stream is marked broken where content is missing."""
@@ -112,14 +111,8 @@ class _Rebuild:
         """Append the content of the file at *place*; None when there is no such file."""
         if place is None:
             self.stream.broken = True
-            return
-        try:
-            fd = self.tree.open_file(place)
-        except OSError as error:
-            self.defects.add(place.path, f"cannot be read: {error.strerror}")
-            self.stream.broken = True
         else:
-            self.stream.add_file(fd, size, place.path)
+            self.stream.add_file(self.tree.take_file(), size, place.path)
 
 
 def _blame(
@@ -144,7 +137,8 @@ def _blame(
 
 def _checksum(tree: LayerTree, place: Place, tick: Callable[[], None]) -> bytes:
     checksum = Crc64()
-    with os.fdopen(tree.open_file(place), "rb", buffering=0) as file:
+    tree.open_file(place)
+    with os.fdopen(tree.take_file(), "rb", buffering=0) as file:
         while piece := file.read(CHECKSUM_PIECE):
             checksum.update(piece)
             tick()

@@ -66,8 +66,9 @@ class MetadataCheck:
         self._held_faults: dict[tuple[int, int], dict[str, Defect]] = {}
 
     def check(self, header: Header) -> Place | None:
-        """Compare one entry; where it is, when it is a regular file of the right size.
+        """Compare one entry; where it is, when it is a file that has content, and of the right size.
 
+        Such a file is open then: the tree's :meth:`~LayerTree.take_file` gives it.
         Raises DataError for a name that no layer can hold.
         """
         try:
@@ -152,9 +153,12 @@ class MetadataCheck:
     def _compare(self, header: Header, place: Place) -> Place | None:
         try:
             seen = self._tree.lstat(place)
-            xattrs = self._tree.xattrs(place)
+            has_content = _has_content(header, seen)
+            if has_content:
+                self._tree.open_file(place)  # what is asked of a descriptor is quicker answered
+            xattrs = self._tree.file_xattrs() if has_content else self._tree.xattrs(place)
             if is_as_said(header, seen) and not xattrs:
-                return place
+                return place if has_content else None
             if header.kind == tarheader.HARD_LINK:
                 self._compare_link(header, place, (seen, xattrs))
                 return None
@@ -170,8 +174,7 @@ class MetadataCheck:
         except OSError as error:
             self._defects.add(place.path, _unusable(error))
             return None
-        fits = header.kind == tarheader.REGULAR and seen.st_size == header.size
-        return place if fits else None
+        return place if has_content else None
 
     def _compare_target(self, header: Header, place: Place) -> None:
         text = self._tree.readlink(place)
@@ -263,6 +266,11 @@ class MetadataCheck:
             self._defects.add(place.path, fault.message)
         if OPAQUE in xattrs:
             self._note_opaque(place.path, xattrs[OPAQUE])
+
+
+def _has_content(header: Header, seen: os.stat_result) -> bool:
+    """Whether this is a regular file, and as long as the content that comes next in the stream."""
+    return 0 < header.size == seen.st_size and stat.S_ISREG(seen.st_mode)
 
 
 def _ancestors(path: bytes) -> Iterable[bytes]:

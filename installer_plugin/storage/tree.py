@@ -68,9 +68,11 @@ class LayerTree(Closing):
         self._root = _folder(fd, b"")
         self._folders: OrderedDict[bytes, Folder] = OrderedDict()
         self._last: tuple[bytes, Folder] = (b"", self._root)
+        self._file = -1
 
     def close(self) -> None:
-        """Close all directories, once."""
+        """Close all directories, and a file that nobody has taken; once."""
+        self._close_file()
         for folder in (self._root, *self._folders.values()):
             os.close(folder.fd)
         self._folders.clear()
@@ -105,31 +107,35 @@ class LayerTree(Closing):
 
     def xattrs(self, place: Place) -> Mapping[str, bytes]:
         """Extended attributes at *place*, of a link itself; raises OSError."""
-        path = place.folder.handle + place.name
-        try:
-            names = os.listxattr(path, follow_symlinks=False)
-        except OSError as error:
-            if error.errno == errno.ENOTSUP:
-                return _NO_XATTRS
-            raise
-        if not names:
-            return _NO_XATTRS
-        return {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
+        return _xattrs(place.folder.handle + place.name)
+
+    def file_xattrs(self) -> Mapping[str, bytes]:
+        """Those of the file that was opened last; raises OSError."""
+        return _xattrs(self._file)
 
     def names(self, folder: Folder) -> list[bytes]:
         """Names in *folder*; raises OSError."""
         return os.listdir(folder.handle)  # noqa: PTH208 - pathlib decodes the names
 
-    def open_file(self, place: Place) -> int:
-        """A descriptor for reading the regular file at *place*; raises OSError.
+    def open_file(self, place: Place) -> None:
+        """Open the regular file at *place* for reading, for :meth:`take_file`; raises OSError.
 
         To be called only for what :meth:`lstat` has just shown to be a regular file: opening a device
         can have effects of its own.
         """
-        fd = os.open(place.name, _FILE_FLAGS, dir_fd=place.folder.fd)
+        self._close_file()
+        self._file = os.open(place.name, _FILE_FLAGS, dir_fd=place.folder.fd)
         if self._drop_cache:
-            forget(fd)
-        return fd
+            forget(self._file)
+
+    def take_file(self) -> int:
+        """The descriptor of the file that was opened last; it is the caller's to close."""
+        taken, self._file = self._file, -1
+        return taken
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            os.close(self.take_file())
 
     def _walk(self, path: bytes) -> Folder:
         pending = path.split(b"/")[::-1]
@@ -169,6 +175,19 @@ class LayerTree(Closing):
                 self._last = b"", self._root
             os.close(oldest.fd)
         return folder
+
+
+def _xattrs(file: bytes | int) -> Mapping[str, bytes]:
+    follow = isinstance(file, int)
+    try:
+        names = os.listxattr(file, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return _NO_XATTRS
+        raise
+    if not names:
+        return _NO_XATTRS
+    return {name: os.getxattr(file, name, follow_symlinks=follow) for name in names}
 
 
 def joined(folder: bytes, name: bytes) -> bytes:

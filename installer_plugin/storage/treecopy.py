@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from installer_plugin.errors import DataError, is_full
@@ -21,6 +22,7 @@ from installer_plugin.storage.tree import joined, shown
 
 AHEAD_FILES = 32
 """Files that the disk is told of before the first of them is copied."""
+SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 OPEN_LEVELS = 64
 """Directories that are kept open while the tree goes deeper."""
 
@@ -83,6 +85,8 @@ class _TreeCopy(Closing):
         self._target = target
         self._owner = made.st_uid, made.st_gid
         """Of everything that is made in the target, until it is given away."""
+        self._masked = _umask() | SPECIAL_BITS
+        """Mode bits that a new file does not get at once."""
         self._content = ContentCopy(moved)
         self._first: dict[tuple[int, int], bytes] = {}
         """Where the first copies of files with several names are, by device and inode."""
@@ -188,14 +192,16 @@ class _TreeCopy(Closing):
 
     def _copy_file(self, folder: _Folder, entry: _Entry) -> None:
         seen = entry.seen
-        target = os.open(entry.name, _MAKE, 0o600, dir_fd=folder.target)
+        mode = stat.S_IMODE(seen.st_mode)
+        target = os.open(entry.name, _MAKE, mode & ~SPECIAL_BITS, dir_fd=folder.target)
         try:
             if seen.st_size:
                 self._content.copy(entry.fd, target, seen)
             # A change of the owner takes special bits and capabilities away, so it comes first.
             if (seen.st_uid, seen.st_gid) != self._owner:
                 os.fchown(target, seen.st_uid, seen.st_gid)
-            os.fchmod(target, stat.S_IMODE(seen.st_mode))
+            if mode & self._masked:
+                os.fchmod(target, mode)
             copy_xattrs(entry.fd, target)
             os.utime(target, ns=(seen.st_atime_ns, seen.st_mtime_ns))
         finally:
@@ -215,3 +221,9 @@ class _TreeCopy(Closing):
         copy_xattrs(f"/proc/self/fd/{folder.source}/{name}", f"/proc/self/fd/{target}/{name}")
         times = seen.st_atime_ns, seen.st_mtime_ns
         os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
+
+
+def _umask() -> int:
+    """Our own, read without changing it, which other threads would notice (proc(5), Umask)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))

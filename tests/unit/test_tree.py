@@ -9,7 +9,7 @@ import pytest
 
 from installer_plugin.errors import DataError
 from installer_plugin.storage import tree as tree_module
-from installer_plugin.storage.tree import LayerTree, shown
+from installer_plugin.storage.tree import LayerTree, Place, shown
 
 
 @pytest.fixture
@@ -32,6 +32,12 @@ def tree(root: Path) -> Iterator[LayerTree]:
         yield tree
 
 
+def opened(tree: LayerTree, place: Place) -> int:
+    """A descriptor of a file, for the caller to close."""
+    tree.open_file(place)
+    return tree.take_file()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -42,7 +48,7 @@ def tree(root: Path) -> Iterator[LayerTree]:
 def test_names_of_one_file(tree: LayerTree, name: str) -> None:
     place = tree.place(name.encode())
     assert place.path == b"usr/lib/deep/file"
-    with os.fdopen(tree.open_file(place)) as file:
+    with os.fdopen(opened(tree, place)) as file:
         assert file.read() == "content"
 
 
@@ -93,7 +99,7 @@ def test_more_directories_than_are_kept_open(
         (root / f"d{number}/e/f").write_text(str(number))
     before = len(list(Path("/proc/self/fd").iterdir()))
     for number in [*range(20), 0, 19, 1]:
-        with os.fdopen(tree.open_file(tree.place(b"d%d/e/f" % number))) as file:
+        with os.fdopen(opened(tree, tree.place(b"d%d/e/f" % number))) as file:
             assert file.read() == str(number)
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= 3
 
@@ -149,16 +155,16 @@ def test_names_in_a_directory_are_bytes(tree: LayerTree, root: Path) -> None:
 
 def test_fifo_in_a_files_place_does_not_block(tree: LayerTree, root: Path) -> None:
     os.mkfifo(root / "fifo")
-    opened = threading.Thread(target=lambda: os.close(tree.open_file(tree.place(b"fifo"))))
-    opened.start()
-    opened.join(timeout=10)
-    assert not opened.is_alive()
+    thread = threading.Thread(target=lambda: os.close(opened(tree, tree.place(b"fifo"))))
+    thread.start()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
 
 
 def test_dropping_the_cache_changes_nothing_that_is_read(root: Path) -> None:
     with (
         LayerTree(os.open(root, os.O_RDONLY), drop_cache=True) as tree,
-        os.fdopen(tree.open_file(tree.place(b"lib/deep/file"))) as file,
+        os.fdopen(opened(tree, tree.place(b"lib/deep/file"))) as file,
     ):
         assert file.read() == "content"
 
@@ -167,3 +173,20 @@ def test_shown_names_are_safe_to_print() -> None:
     assert shown(b"./usr/x") == "/usr/x"
     assert shown(b"") == shown(b"./") == "/"
     assert shown(b"a\n\x1b[31m\xff") == "/a\\n\\x1b[31m\\udcff"
+
+
+def test_file_that_nobody_takes_is_closed_with_the_next_one_and_with_the_tree(root: Path) -> None:
+    (root / "other").write_text("other")
+    with LayerTree(os.open(root, os.O_RDONLY)) as tree:
+        tree.open_file(tree.place(b"usr/lib/deep/file"))
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted only
+        tree.open_file(tree.place(b"other"))
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+        with os.fdopen(tree.take_file()) as file:
+            assert file.read() == "other"
+        tree.open_file(tree.place(b"other"))
+        left = tree.take_file()
+        os.close(left)
+        tree.open_file(tree.place(b"other"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(left)
