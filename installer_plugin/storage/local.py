@@ -76,6 +76,8 @@ class LocalStores:
         self._stores = tuple(stores)
         self._registries = registries
         self._searched = searched
+        self._counted: dict[str, int] = {}
+        """Entries of layers, which several images may share."""
 
     @property
     def label(self) -> str:
@@ -179,7 +181,7 @@ class LocalStores:
                 Layer(
                     diff_id=_whole(layer),
                     size=layer.diff_size or 0,
-                    entries=self._entries(layer),
+                    entries=self._counted_once(layer),
                 )
                 for layer in chain
             ),
@@ -195,6 +197,11 @@ class LocalStores:
 
     def _holder(self, layer_id: str) -> _Opened:
         return next(store for store in self._stores if layer_id in store.records.layers)
+
+    def _counted_once(self, layer: LayerRecord) -> int:
+        if layer.id not in self._counted:
+            self._counted[layer.id] = self._entries(layer)
+        return self._counted[layer.id]
 
     def _entries(self, layer: LayerRecord) -> int:
         store = self._holder(layer.id).root
