@@ -84,6 +84,11 @@ class Finder:
             chosen = roots.marked(volumes, self.subject)
         return self._inside(volumes, chosen) if chosen else self._searched(volumes)
 
+    def boot_volumes(self) -> tuple[Volume, ...]:
+        """The partitions that a boot loader reads beside the root; raises as :meth:`find` does."""
+        volumes = self._volumes(self.reader.read(self.disk))
+        return tuple(map(self._usable, roots.boot_volumes(volumes)))
+
     def _volumes(self, disk: TargetDisk) -> tuple[Volume, ...]:
         if not disk.partitions:
             return (roots.volume_of_disk(disk),)
