@@ -23,7 +23,7 @@ END_GRACE_SECONDS = 10
 """How long a child may take to end after SIGTERM before its process group gets SIGKILL."""
 STDERR_TAIL_LINES = 12
 """Lines of a failed program's stderr that an error shows."""
-WRAPPER = "setpriv"
+WRAPPER, LOCK = "setpriv", "flock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Command:
 
         A script that prepares a program names it as ``$0``.
         """
-        wrapped = self.argv[0] == WRAPPER and "--" in self.argv
+        wrapped = self.argv[0] in (WRAPPER, LOCK) and "--" in self.argv
         argv = self.argv[self.argv.index("--") + 1 :] if wrapped else self.argv
         return argv[3] if argv[:2] == ("sh", "-c") and len(argv) > 3 else argv[0]
 
@@ -94,6 +94,14 @@ def private_mounts_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
 def bound_to_us_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     """*argv*, told by the kernel to end when we die."""
     return (WRAPPER, "--pdeathsig", "TERM", "--", *argv)
+
+
+def sharing_lock_argv(argv: tuple[str, ...], file: Path) -> tuple[str, ...]:
+    """*argv*, itself made by one of the functions above, with a shared lock on *file*.
+
+    All that it starts may hold the lock too: who waits for an exclusive one waits for all of them.
+    """
+    return (LOCK, "--shared", "--no-fork", str(file), *argv)
 
 
 def find_tool(name: str) -> str | None:
