@@ -28,7 +28,7 @@ from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.before import Before
 from installer_plugin.hosts.boot_entries import held_back
 from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, Verb
-from installer_plugin.hosts.disk import require_target
+from installer_plugin.hosts.disk import require_opening, require_target
 from installer_plugin.hosts.finalize import finalize
 from installer_plugin.hosts.guard import Guard, close_abandoned, guarding
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
@@ -100,6 +100,7 @@ class Run:
         with opening(state):
             for problem in close_stale(state, runner):
                 self.context.events.warn(STAGE, f"an earlier run left {problem}")
+        require_opening(self.asked.bootc, self.asked.opening)
         require_target(self.asked.bootc, runner)
 
     @contextmanager
