@@ -13,10 +13,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.block.claim import claimed, owned_prefix
 from installer_plugin.block.journal import opening
 from installer_plugin.errors import BoundImagesError, DataError, PreflightError, Problem
 from installer_plugin.events import Events
@@ -111,7 +112,7 @@ def _recorded(unproven: Unproven) -> Iterator[Path]:
     """*unproven* on file, locked by us."""
     state = unproven.opening.state
     with opening(state):
-        fd, name = tempfile.mkstemp(prefix=PREFIX, dir=state)
+        fd, name = tempfile.mkstemp(prefix=owned_prefix(PREFIX), dir=state)
         fcntl.flock(fd, fcntl.LOCK_SH)
         os.write(fd, unproven.dump())
     try:
@@ -134,8 +135,9 @@ def close_abandoned(state: Path, context: Context) -> None:
         records = sorted(state.glob(f"{PREFIX}*"))
     for record in records:
         try:
-            with _claimed(record) as ours:
-                if ours:
+            # A guard is waited for, which may be about to do it.
+            with claimed(record, PREFIX, PATIENCE_SECONDS) as ours:
+                if ours and record.exists():
                     _settle(record, state, context.runner, context.events)
         except FAILURES as error:
             if not record.exists():
@@ -144,39 +146,13 @@ def close_abandoned(state: Path, context: Context) -> None:
             context.events.warn(STAGE, f"{said}; keep it from booting, then remove {record}")
 
 
-@contextmanager
-def _claimed(record: Path) -> Iterator[bool]:
-    """Whether *record* is ours to settle; waits for a guard that is about to, not for the living."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    with record.open("rb") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if _owner_lives(record) or time.monotonic() > deadline:
-                    yield False
-                    return
-                time.sleep(PAUSE_SECONDS)
-            else:
-                yield record.exists()
-                return
-
-
-def _owner_lives(record: Path) -> bool:
-    with suppress(FileNotFoundError, DataError):
-        return Path("/proc", str(_read(record, record.parent).owner)).exists()
-    return True
-
-
-def _read(record: Path, state: Path) -> Unproven:
-    return Unproven.parse(record.read_bytes(), str(record), state)
-
-
 def _settle(record: Path, state: Path, runner: Runner, events: Events) -> None:
-    unproven = _read(record, state)
-    unproven.keep_from_booting(KILLED, runner, events)
+    content = record.read_bytes()
+    if content:  # else it was killed before it had begun
+        unproven = Unproven.parse(content, str(record), state)
+        unproven.keep_from_booting(KILLED, runner, events)
+        events.step(STAGE, f"{unproven.before.target}: {KILLED}, its boot entries are set aside")
     over(record)
-    events.step(STAGE, f"{unproven.before.target}: {KILLED}, its boot entries are set aside")
 
 
 def main(argv: Sequence[str]) -> None:

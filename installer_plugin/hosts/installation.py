@@ -154,9 +154,7 @@ class Run:
     def install(self, found: Found, spelling: SkipSpelling) -> tuple[VerifiedImage, ...]:
         """Let bootc install in the way that was found, and prove what it has left."""
         target = self.asked.bootc.target
-        unproven = Unproven(
-            before=Before.look(target.absolute()), opening=self.asked.opening, owner=os.getpid()
-        )
+        unproven = Unproven(before=Before.look(target.absolute()), opening=self.asked.opening)
         # Without images there is nothing without which the target must not boot.
         keep = self.asked.keep or not found.images
         with guarding(unproven, self.context, keep=keep) as guard:

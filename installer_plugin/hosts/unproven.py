@@ -24,14 +24,11 @@ class Unproven:
 
     before: Before
     opening: OpenOptions
-    owner: int
-    """Process ID of the installation."""
 
     def dump(self) -> bytes:
         """As JSON; it names files with keys, not what is in them."""
         key = self.opening.key
         data = {
-            "owner": self.owner,
             "before": self.before.json(),
             "passphrase_file": _text(key.passphrase_file),
             "key_file": _text(key.key_file),
@@ -49,7 +46,7 @@ class Unproven:
             )
             opening = OpenOptions(key=key, root_partition=str(data["root_partition"]), state=state)
             before = Before.parse(data["before"])
-            return cls(before=before, opening=opening, owner=int(data["owner"]))
+            return cls(before=before, opening=opening)
         except (ValueError, KeyError, TypeError) as error:
             message = "cannot be read, expected what an installation has written down"
             raise DataError(subject, message) from error

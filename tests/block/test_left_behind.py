@@ -177,10 +177,10 @@ def test_two_runs_do_not_meet_on_one_disk(image: Path, opener: Opener) -> None:
 # --- what a journal says is taken back, and nothing else -----------------------------------------
 
 
-def stale(state: Path, *steps: Step, text: str = "") -> Path:
+def stale(state: Path, *steps: Step, text: str = "", owner: int = 0) -> Path:
     """A private directory of a run that is gone."""
     with opening(state):
-        directory = state / f"{PREFIX}stale"
+        directory = state / f"{PREFIX}{owner}-stale"
         directory.mkdir()
         (directory / "steps").write_text("".join(map(dump_step, steps)) + text)
     return directory
@@ -189,6 +189,44 @@ def stale(state: Path, *steps: Step, text: str = "") -> Path:
 def closed(state: Path) -> list[str]:
     with opening(state):
         return [str(problem) for problem in close_stale(state, Runner())]
+
+
+HOLD = 'exec 9<"$1"; flock 9; echo held; sleep "$2"'
+"""Hold a directory's lock for some seconds."""
+
+
+@contextmanager
+def held(directory: Path, seconds: float) -> Iterator[None]:
+    argv = ("sh", "-e", "-c", HOLD, "sh", str(directory), str(seconds))
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+
+
+def test_lock_that_a_dead_owners_child_still_has_is_waited_for(tmp_path: Path) -> None:
+    """Killed between fork and exec, a run leaves a child that lets go a little later."""
+    with subprocess.Popen(("true",)) as ended:
+        pass
+    directory = stale(tmp_path / "state", owner=ended.pid)
+    with held(directory, 0.5):
+        assert closed(tmp_path / "state") == []
+        assert not directory.exists()
+
+
+@pytest.mark.parametrize("is_zombie", [False, True], ids=["alive", "zombie"])
+def test_living_owner_is_not_waited_for(tmp_path: Path, *, is_zombie: bool) -> None:
+    argv = ("sleep", "0" if is_zombie else "600")
+    with subprocess.Popen(argv) as owner:
+        if is_zombie:
+            time.sleep(0.2)
+        directory = stale(tmp_path / "state", owner=owner.pid)
+        with held(directory, 1.0):
+            begun = time.monotonic()
+            assert closed(tmp_path / "state") == []
+            assert directory.exists() != is_zombie
+            assert (time.monotonic() - begun > 0.5) == is_zombie
+        owner.kill()
 
 
 def test_leftovers_are_taken_back_by_the_journal(image: Path, tmp_path: Path) -> None:
