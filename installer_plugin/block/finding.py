@@ -31,6 +31,7 @@ from installer_plugin.block.steps import (
     MappingStep,
     MountStep,
     ReadOnlyStep,
+    disk_sequence,
     set_read_only,
 )
 from installer_plugin.block.subvolumes import TOP, choose_subvolume, holds_system, subvolume_option
@@ -231,7 +232,7 @@ class Finder:
 
         btrfs does not, and never becomes writable once it was mounted from such a device.
         """
-        step = ReadOnlyStep(str(leaf.device))
+        step = ReadOnlyStep(str(leaf.device), disk_sequence(leaf.device))
         protected = step in self.journal.steps or (self.backing and self.backing.read_only)
         if leaf.kind != "btrfs" and not protected:
             self.journal.plan(step)

@@ -24,12 +24,13 @@ from installer_plugin.block.steps import (
     NodeStep,
     ReadOnlyStep,
     Step,
+    disk_sequence,
     dump_step,
     parse_steps,
 )
 from installer_plugin.errors import DataError, HostError
 from installer_plugin.process import Runner
-from tests.block.scene import ROOT, SYSTEM, Opener, Part, boot, make_disk
+from tests.block.scene import ROOT, SYSTEM, Opener, Part, attached, boot, make_disk
 from tests.commands import run
 from tests.leftovers import Machine
 
@@ -264,11 +265,31 @@ def test_loop_device_of_somebody_else_is_left_alone(image: Path, tmp_path: Path)
         run(("losetup", "--detach", loop))
 
 
+@pytest.mark.parametrize("number", ["", "p2"], ids=["whole", "partition"])
+def test_protection_is_taken_back(number: str, image: Path, tmp_path: Path) -> None:
+    with attached(image) as loop:
+        device = Path(f"{loop}{number}")
+        run(("blockdev", "--setro", device))
+        stale(tmp_path / "state", ReadOnlyStep(str(device), disk_sequence(device)))
+        assert closed(tmp_path / "state") == []
+        assert run(("blockdev", "--getro", device)).stdout.strip() == "0"
+
+
+def test_protection_of_somebody_elses_partition_is_left_alone(image: Path, tmp_path: Path) -> None:
+    """The device of a killed run has gone, and another run's has its name."""
+    with attached(image) as loop:
+        device = Path(f"{loop}p2")
+        run(("blockdev", "--setro", device))
+        stale(tmp_path / "state", ReadOnlyStep(str(device), disk_sequence(device) - 1))
+        assert closed(tmp_path / "state") == []
+        assert run(("blockdev", "--getro", device)).stdout.strip() == "1"
+
+
 def test_steps_that_were_never_taken_are_no_problem(tmp_path: Path) -> None:
     steps = (
         FlushStep(str(tmp_path / "gone.img")),
         LoopStep("/dev/loop0", 1, 1, 0),
-        ReadOnlyStep(str(tmp_path / "gone")),
+        ReadOnlyStep(str(tmp_path / "gone"), 0),
         NodeStep("/dev/bound-images-gone/loop0p1"),
         MappingStep("bound-images-gone"),
         GroupStep("vg", "uuid", [str(tmp_path / "gone")]),
