@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,20 @@ def test_mounts_are_seen_by_nobody_else(image: Path, opener: Opener) -> None:
             target.physical_root
         )
     assert str(target.physical_root) not in Path("/proc/thread-self/mountinfo").read_text()
+
+
+def test_threads_that_live_on_do_not_keep_us_there(image: Path, opener: Opener) -> None:
+    """As those that libblockdev starts when it is loaded while a target is open."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    before = Path("/proc/thread-self/ns/mnt").readlink()
+    try:
+        with opener(image):
+            thread.start()
+        assert Path("/proc/thread-self/ns/mnt").readlink() == before
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_directory_we_work_in_survives(
