@@ -52,13 +52,13 @@ class Unproven:
             raise DataError(subject, message) from error
 
     def keep_from_booting(self, reason: str, runner: Runner, events: Events) -> None:
-        """Set aside the boot entries that bootc has written; nothing where it has written nothing.
+        """Set aside the boot entries that bootc has written, if it has, and if the target still exists.
 
         Raises HostError and ConfigError when the target cannot be opened, CommandError, DataError and
         OSError.
         """
         target = self.before.target
-        if not self.before.has_changed():
+        if not target.exists() or not self.before.has_changed():
             return
         if not self.before.is_there():
             message = "is something else than it was when bootc began, expected the same target"
