@@ -12,14 +12,20 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.block.claim import claimed, owned_prefix
 from installer_plugin.block.journal import opening
-from installer_plugin.errors import BoundImagesError, DataError, PreflightError, Problem
+from installer_plugin.errors import (
+    BoundImagesError,
+    DataError,
+    HostError,
+    PreflightError,
+    Problem,
+)
 from installer_plugin.events import Events
 from installer_plugin.hosts.boot_entries import STAGE, reason_of
 from installer_plugin.hosts.program import program_argv
@@ -36,7 +42,7 @@ from installer_plugin.process import (
 from installer_plugin.request import Context
 
 PREFIX = "unproven-"
-KILLED = "the installation was killed"
+UNPROVEN = "the installation has ended before its images were proven"
 PATIENCE_SECONDS = 60.0
 """How long the kernel may take to let go of a disk whose users were killed."""
 PAUSE_SECONDS = 0.5
@@ -65,15 +71,16 @@ class Guard:
             over(self.record)
 
     @contextmanager
-    def protected(self, is_handled: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def protected(self, *, once_more: bool = False) -> Iterator[None]:
         """Keep what bootc has written from booting when anything goes wrong.
 
-        *is_handled*: whether somebody else has seen to that, or the images are proven.
+        Unless the boot entries were set aside before, or *once_more*, when they have come back. What
+        cannot be done now is left to the next call of ours.
         """
         try:
             yield
         except BaseException as failure:
-            if self.record is not None and not is_handled():
+            if self.record is not None and (once_more or self.record.exists()):
                 self._keep_from_booting(reason_of(failure))
             raise
 
@@ -84,6 +91,8 @@ class Guard:
         except FAILURES as error:
             target = self.unproven.before.target
             events.warn(STAGE, f"{target}: its boot entries could not be set aside: {error}")
+        else:
+            self.over()
 
 
 @contextmanager
@@ -98,18 +107,21 @@ def guarding(unproven: Unproven, context: Context, *, keep: bool) -> Iterator[Gu
     if find_tool(LOCK) is None:
         message, hint = "not found in PATH, expected it there", "install util-linux"
         raise PreflightError(Problem(subject=LOCK, message=message, hint=hint))
-    with _recorded(unproven) as record:
+    with ExitStack() as stack:
+        record = stack.enter_context(_recorded(unproven))
         argv = ("sh", "-e", "-c", WAIT, "guard", str(record), *program_argv("guard", str(record)))
-        with context.runner.hold(Command(argv=argv, purpose="guard the target")):
-            try:
-                yield Guard(unproven, context, record)
-            finally:
-                over(record)
+        try:
+            stack.enter_context(context.runner.hold(Command(argv=argv, purpose="guard the target")))
+        except CommandError as error:
+            over(record)
+            raise HostError(error.problem("guard", hint="see whether sh and flock run")) from error
+        yield Guard(unproven, context, record)
+        over(record)
 
 
 @contextmanager
 def _recorded(unproven: Unproven) -> Iterator[Path]:
-    """*unproven* on file, locked by us."""
+    """*unproven* on file, locked by us until the context is left; what is to be done then stays."""
     state = unproven.opening.state
     with opening(state):
         fd, name = tempfile.mkstemp(prefix=owned_prefix(PREFIX), dir=state)
@@ -118,7 +130,6 @@ def _recorded(unproven: Unproven) -> Iterator[Path]:
     try:
         yield Path(name)
     finally:
-        over(Path(name))
         os.close(fd)
 
 
@@ -142,7 +153,7 @@ def close_abandoned(state: Path, context: Context) -> None:
         except FAILURES as error:
             if not record.exists():
                 continue  # somebody else has done it
-            said = f"an installation was killed, and its target may boot: {error}"
+            said = f"an installation has failed, and its target may boot: {error}"
             context.events.warn(STAGE, f"{said}; keep it from booting, then remove {record}")
 
 
@@ -150,8 +161,8 @@ def _settle(record: Path, state: Path, runner: Runner, events: Events) -> None:
     content = record.read_bytes()
     if content:  # else it was killed before it had begun
         unproven = Unproven.parse(content, str(record), state)
-        unproven.keep_from_booting(KILLED, runner, events)
-        events.step(STAGE, f"{unproven.before.target}: {KILLED}, its boot entries are set aside")
+        unproven.keep_from_booting(UNPROVEN, runner, events)
+        events.step(STAGE, f"{unproven.before.target}: {UNPROVEN}: its boot entries are set aside")
     over(record)
 
 

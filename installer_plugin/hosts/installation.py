@@ -162,11 +162,11 @@ class Run:
                 self.bootc(without_any(self.asked, spelling), guard)
                 return ()
             if found.way.when is When.DURING:
-                with guard.protected(lambda: Outcome.load(self.work) is not None):
+                with guard.protected():
                     self.during(found.images, guard)
             else:
                 self.after(spelling, guard)
-            with guard.protected():
+            with guard.protected(once_more=True):
                 return self.proven(found.way)
 
     def bootc(
@@ -228,13 +228,11 @@ class Run:
     def after(self, spelling: SkipSpelling, guard: Guard) -> None:
         """Let bootc install without bound images, then do the rest on its target."""
         install, keep, spare = self.asked.bootc, self.asked.keep, guard.unproven.before.entries
-        held: list[Path] = []
-        with guard.protected(lambda: bool(held)):
+        with guard.protected():
             self.bootc(install.argv_without_images(spelling), guard)
             with self._target() as (root, *boot):
                 retarget(self.state, self.asked.request, root)
                 with held_back((root, *boot), self.context.events, keep=keep, spare=spare):
-                    held.append(root)
                     guard.over()
                     self.phases.run(Phase.POST_INSTALL)
                     self.phases.run(Phase.VERIFY)

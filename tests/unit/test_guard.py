@@ -58,7 +58,7 @@ def test_what_was_there_before_is_spared(tmp_path: Path) -> None:
     record = recorded(tmp_path / "state", unproven(target, tmp_path / "state").dump())
     ours = theirs.with_name("b.conf")
     ours.touch()
-    assert "the installation was killed, its boot entries are set aside" in close(
+    assert "before its images were proven: its boot entries are set aside" in close(
         tmp_path / "state"
     )
     assert theirs.exists()
