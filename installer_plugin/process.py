@@ -16,7 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
-from installer_plugin.errors import Problem
+from installer_plugin.errors import InterruptedBySignal, Problem
+from installer_plugin.interrupt import uninterrupted
 from installer_plugin.pipes import Conversation, converse
 
 END_GRACE_SECONDS = 10
@@ -132,7 +133,7 @@ class Runner:
     def _started(
         self, command: Command, *, one_output: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
-        child = _start(command, one_output=one_output)
+        child = self._begun(command, one_output=one_output)
         with self._lock:
             self._living.add(child)
         try:
@@ -140,6 +141,18 @@ class Runner:
         finally:
             with self._lock:
                 self._living.discard(child)
+
+    def _begun(self, command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
+        """A child that is started; a signal in the midst of that leaves none behind."""
+        child = None
+        try:
+            with uninterrupted():
+                child = _start(command, one_output=one_output)
+        except InterruptedBySignal:
+            if child is not None:
+                _end(child, self._grace)
+            raise
+        return child
 
     def run(
         self,
@@ -209,7 +222,7 @@ class Runner:
         Yields its process ID and that line. For programs that set something up, say so, and keep it
         while their stdin is open. Raises CommandError when it ends before it has said anything.
         """
-        child = _start(command)
+        child = self._begun(command)
         try:
             if child.stdout is None:
                 raise RuntimeError("started without a pipe")
