@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from installer_plugin.errors import InterruptedBySignal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Whether the main thread wants no signal now, and the one that has come meanwhile."""
+
+    wanted: bool = False
+    came: str = ""
+
+
+_waiting = _Waiting()
 
 
 @contextmanager
@@ -22,7 +35,11 @@ def interruptible() -> Iterator[None]:
         del frame
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        raise InterruptedBySignal(signal.Signals(number).name)
+        name = signal.Signals(number).name
+        if _waiting.wanted:
+            _waiting.came = name
+        else:
+            raise InterruptedBySignal(name)
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
@@ -30,3 +47,19 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Have InterruptedBySignal wait until the context is left: what was begun is in our hands then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread only
+        return
+    _waiting.wanted = True
+    try:
+        yield
+    finally:
+        _waiting.wanted = False
+    came, _waiting.came = _waiting.came, ""
+    if came:
+        raise InterruptedBySignal(came)

@@ -17,14 +17,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
-from installer_plugin.errors import Problem
+from installer_plugin.errors import InterruptedBySignal, Problem
+from installer_plugin.interrupt import uninterrupted
 from installer_plugin.pipes import Conversation, converse
 
 END_GRACE_SECONDS = 10
 """How long a child may take to end after SIGTERM before its process group gets SIGKILL."""
 STDERR_TAIL_LINES = 12
 """Lines of a failed program's stderr that an error shows."""
-WRAPPER = "setpriv"
+WRAPPER, LOCK = "setpriv", "flock"
 PACKAGE_PLACE = Path(__file__).resolve().parents[1]
 """Where this package is found by those who import it."""
 _OUR_PROGRAM = (
@@ -53,7 +54,7 @@ class Command:
 
         A script that prepares a program names it as ``$0``.
         """
-        wrapped = self.argv[0] == WRAPPER and "--" in self.argv
+        wrapped = self.argv[0] in (WRAPPER, LOCK) and "--" in self.argv
         argv = self.argv[self.argv.index("--") + 1 :] if wrapped else self.argv
         return argv[3] if argv[:2] == ("sh", "-c") and len(argv) > 3 else argv[0]
 
@@ -112,6 +113,14 @@ def our_program_argv(module: str, *arguments: str) -> tuple[str, ...]:
     return bound_to_us_argv(words)
 
 
+def sharing_lock_argv(argv: tuple[str, ...], file: Path) -> tuple[str, ...]:
+    """*argv*, itself made by one of the functions above, with a shared lock on *file*.
+
+    All that it starts may hold the lock too: who waits for an exclusive one waits for all of them.
+    """
+    return (LOCK, "--shared", "--no-fork", str(file), *argv)
+
+
 def find_tool(name: str) -> str | None:
     """Path of the program *name*, or None."""
     return shutil.which(name)
@@ -140,7 +149,7 @@ class Runner:
     def _started(
         self, command: Command, *, one_output: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
-        child = _start(command, one_output=one_output)
+        child = self._begun(command, one_output=one_output)
         with self._lock:
             self._living.add(child)
         try:
@@ -148,6 +157,18 @@ class Runner:
         finally:
             with self._lock:
                 self._living.discard(child)
+
+    def _begun(self, command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
+        """A child that is started; a signal in the midst of that leaves none behind."""
+        child = None
+        try:
+            with uninterrupted():
+                child = _start(command, one_output=one_output)
+        except InterruptedBySignal:
+            if child is not None:
+                _end(child, self._grace)
+            raise
+        return child
 
     def run(
         self,
@@ -217,7 +238,7 @@ class Runner:
         Yields its process ID and that line. For programs that set something up, say so, and keep it
         while their stdin is open. Raises CommandError when it ends before it has said anything.
         """
-        child = _start(command)
+        child = self._begun(command)
         try:
             if child.stdout is None:
                 raise RuntimeError("started without a pipe")

@@ -71,6 +71,8 @@ class Request:
     dry_run: bool = False
     jobs: int | None = None
     """Layers verified at once; None for as many as there are processors, up to a bound."""
+    fetched: Path | None = None
+    """A directory that keeps a source image from elsewhere for later stages; None to fetch it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def open_root(request: Request, context: Context) -> Iterator[Rootfs]:
     if request.source.startswith(IMAGE_PREFIX):
         opened_root = _stored_image(request, context)
     elif request.source.startswith(TRANSPORTS):
-        opened_root = _fetched_image(request.source, context)
+        opened_root = _fetched_image(request, context)
     else:
         opened_root = _directory(Path(request.source))
     with opened_root as root:
@@ -171,10 +173,13 @@ def _stored_image(request: Request, context: Context) -> Iterator[Rootfs]:
 
 
 @contextmanager
-def _fetched_image(source: str, context: Context) -> Iterator[Rootfs]:
+def _fetched_image(request: Request, context: Context) -> Iterator[Rootfs]:
+    source = request.source
     with ExitStack() as stack:
-        scratch = stack.enter_context(scratch_directory(Path(tempfile.gettempdir())))
-        store = fetch_image(source, scratch, context.runner)
+        place = request.fetched or stack.enter_context(
+            scratch_directory(Path(tempfile.gettempdir()))
+        )
+        store = fetch_image(source, place, context.runner)
         registries = RegistriesConf(aliases={})
         local = stack.enter_context(open_local_stores([store], registries))
         layers = local.image_layers(FETCHED_NAME)

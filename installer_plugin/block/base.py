@@ -18,12 +18,19 @@ ROOT_TYPES = {
     "s390x": "5eead9a9-fe09-4a1e-a1d7-520d00531306",
 }
 """Partition types of root file systems (Discoverable Partitions Specification), by machine."""
+BOOT_TYPES = frozenset((
+    "bc13c2ff-59e6-4262-a352-b275fd6f7172", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "ea", "ef",
+))  # fmt: skip
+"""Partition types of what boot loaders read beside the root: XBOOTLDR and ESP, GPT and MBR."""
+BOOT_NAME = "boot"
+"""PARTLABEL and file-system label of a separate ``/boot``."""
 ROOT_NAME = "root"
 """PARTLABEL and file-system label of a root."""
 LUKS = "crypto_LUKS"
 LVM = "LVM2_member"
 FILE_SYSTEMS = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"))
 """File systems that a root may be on, as blkid names them."""
+BOOT_FILE_SYSTEMS = FILE_SYSTEMS | {"vfat"}
 
 
 class BackendChoice(StrEnum):
@@ -114,6 +121,8 @@ class OpenOptions:
     """Which partition or volume is the root: a number, a name, a device; "" to find it."""
     read_only: bool = False
     """Nothing is ever written, not even by a file system's journal."""
+    with_boot: bool = False
+    """Boot file systems beside the root are mounted too, to be written: ``OpenedTarget.boot``."""
     backend: BackendChoice = BackendChoice.AUTO
     state: Path = Path("/run/bootc-bound-images")
     """Where private directories are made, and what a killed run left behind is found again."""
@@ -132,6 +141,8 @@ class OpenedTarget:
     """Which tools looked and opened."""
     read_only: bool = False
     """Mounted read-only by us; always so at first, see ``opened.make_writable``."""
+    boot: tuple[Path, ...] = ()
+    """Where boot file systems beside the root are mounted, see ``OpenOptions.with_boot``."""
 
     def shown(self, text: str) -> str:
         """*text*, with paths below the physical root told as paths inside of what was named."""

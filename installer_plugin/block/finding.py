@@ -31,6 +31,7 @@ from installer_plugin.block.steps import (
     MappingStep,
     MountStep,
     ReadOnlyStep,
+    disk_sequence,
     set_read_only,
 )
 from installer_plugin.block.subvolumes import TOP, choose_subvolume, holds_system, subvolume_option
@@ -83,6 +84,11 @@ class Finder:
         else:
             chosen = roots.marked(volumes, self.subject)
         return self._inside(volumes, chosen) if chosen else self._searched(volumes)
+
+    def boot_volumes(self) -> tuple[Volume, ...]:
+        """The partitions that a boot loader reads beside the root; raises as :meth:`find` does."""
+        volumes = self._volumes(self.reader.read(self.disk))
+        return tuple(map(self._usable, roots.boot_volumes(volumes)))
 
     def _volumes(self, disk: TargetDisk) -> tuple[Volume, ...]:
         if not disk.partitions:
@@ -226,7 +232,7 @@ class Finder:
 
         btrfs does not, and never becomes writable once it was mounted from such a device.
         """
-        step = ReadOnlyStep(str(leaf.device))
+        step = ReadOnlyStep(str(leaf.device), disk_sequence(leaf.device))
         protected = step in self.journal.steps or (self.backing and self.backing.read_only)
         if leaf.kind != "btrfs" and not protected:
             self.journal.plan(step)

@@ -1,7 +1,7 @@
 """Private directories with a journal of what was set up, closed by us or by whoever comes next.
 
 A journal names each step before it is taken, so that a run that finds the directory of a killed one
-takes back exactly what that run did. Who owns a directory holds a ``flock`` on it.
+takes back exactly what that run did. Who owns a directory holds a lock on it (see ``claim``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from installer_plugin.block.claim import claimed, owned_prefix
 from installer_plugin.block.mounts import mounted_at
 from installer_plugin.block.steps import LoopStep, Step, dump_step, parse_steps
 from installer_plugin.errors import (
@@ -31,7 +32,6 @@ STEPS = "steps"
 """Name of the journal in a private directory."""
 OPENING = "opening"
 """Name of the lock file that lets one run at a time look at and open targets."""
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 HINT = "end what is using it; the next call of bootc-bound-images will try again to close it"
 
 
@@ -135,7 +135,7 @@ def close_stale(state: Path, runner: Runner) -> tuple[Problem, ...]:
     """Close what runs that are gone have left; call inside :func:`opening`."""
     problems: list[Problem] = []
     for directory in sorted(state.glob(f"{PREFIX}*")):
-        with suppress(FileNotFoundError, NotADirectoryError), _claimed(directory) as ours:
+        with suppress(FileNotFoundError, NotADirectoryError), claimed(directory, PREFIX) as ours:
             if ours:
                 problems += _close_recorded(directory, runner)
     return tuple(problems)
@@ -154,22 +154,8 @@ def _close_recorded(directory: Path, runner: Runner) -> tuple[Problem, ...]:
 
 
 @contextmanager
-def _claimed(directory: Path) -> Iterator[bool]:
-    """Whether nobody else holds *directory*; it is ours then until the context is left."""
-    fd = os.open(directory, _DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(fd)
-
-
-@contextmanager
 def private_directory(state: Path) -> Iterator[Path]:
     """A fresh directory, held by us; call inside :func:`opening`. The journal removes it."""
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state))
-    with _claimed(directory):
+    directory = Path(tempfile.mkdtemp(prefix=owned_prefix(PREFIX), dir=state))
+    with claimed(directory, PREFIX):
         yield directory

@@ -70,6 +70,34 @@ def read_passphrase(path: Path) -> bytes:
     return passphrase
 
 
+def require_key(key: Key) -> None:
+    """Raise ConfigError for what cannot be a key, before anything is opened with it."""
+    if key.passphrase_file and key.key_file:
+        message = f"is given, and --key-file {key.key_file} as well: expected one of them"
+        subject = f"--passphrase-file {key.passphrase_file}"
+        raise ConfigError(Problem(subject=subject, message=message, hint="leave one out"))
+    for file in (key.passphrase_file, key.key_file):
+        if file is not None and not file.is_file():
+            message = "is no file, expected one with a key"
+            raise ConfigError(Problem(subject=str(file), message=message, hint="name another file"))
+    if key.passphrase_file is not None:
+        read_passphrase(key.passphrase_file)
+    if key.key_file is not None:
+        _require_content(key.key_file)
+
+
+def _require_content(key_file: Path) -> None:
+    try:
+        with key_file.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise ConfigError(Problem(subject=str(key_file), message=message, hint=KEY_HINT)) from error
+    if empty:
+        message = "is empty, expected a key"
+        raise ConfigError(Problem(subject=str(key_file), message=message, hint=KEY_HINT))
+
+
 def no_key(shown: object) -> ConfigError:
     """An encrypted volume and nothing to open it with."""
     message = "is encrypted (LUKS), and no key was given"

@@ -9,17 +9,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 MS_REC = 0x4000
 MS_SLAVE = 0x80000
 CURRENT = Path("/proc/thread-self/ns/mnt")
-PATIENCE_SECONDS = 5.0
-"""How long threads that have ended may count as living: the kernel takes them apart a little later."""
 
 
 @contextmanager
@@ -66,12 +64,15 @@ def _receive_only(libc: ctypes.CDLL) -> None:
 
 
 def _return_to(libc: ctypes.CDLL, namespace: int) -> None:
-    """Go back; a process whose threads share its working directory cannot (setns(2), EINVAL)."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while libc.setns(namespace, CLONE_NEWNS) != 0:
-        if ctypes.get_errno() != errno.EINVAL or time.monotonic() > deadline:
-            raise _error("setns")
-        time.sleep(0.01)
+    """Go back; raises OSError.
+
+    Threads that were started meanwhile (GLib's, by libblockdev) share our working directory, with
+    which there is no way back (setns(2), EINVAL), and live on: it is made our own first.
+    """
+    if libc.unshare(CLONE_FS) != 0:
+        raise _error("unshare")
+    if libc.setns(namespace, CLONE_NEWNS) != 0:
+        raise _error("setns")
 
 
 def _error(name: str) -> OSError:

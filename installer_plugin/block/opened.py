@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from installer_plugin.block.backends import STAGE, choose_opener, choose_reader
-from installer_plugin.block.base import LayerOpener, OpenedTarget, OpenOptions
-from installer_plugin.block.finding import Finder, FoundRoot
+from installer_plugin.block import mounting
+from installer_plugin.block.backends import STAGE
+from installer_plugin.block.base import OpenedTarget, OpenOptions
 from installer_plugin.block.imageformat import require_raw
 from installer_plugin.block.journal import Journal, close_stale, opening, private_directory
-from installer_plugin.block.loopdev import Backing
-from installer_plugin.block.loops import SYSFS, attach, sector_size
-from installer_plugin.block.mounts import (
-    look_options,
-    mount_argv,
-    mount_options,
-    remount_argv,
-)
+from installer_plugin.block.luks import require_key
+from installer_plugin.block.mounting import Opening
 from installer_plugin.block.namespace import own_mounts
-from installer_plugin.block.steps import FlushStep, MountStep, set_writable
-from installer_plugin.block.subvolumes import subvolume_option
-from installer_plugin.block.usage import require_free, require_unattached
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
 from installer_plugin.events import Events
-from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.process import CommandError, Runner
 
 KINDS = "expected a directory, a disk, a partition or a raw disk image"
+Opened = TypeVar("Opened")
 
 
 @contextmanager
@@ -51,7 +42,36 @@ def open_target(
         _require_no_partition(path, options)
         yield OpenedTarget(named=path, physical_root=path)
         return
-    _require_suitable(path, options)
+    with _held(path, options, runner, events, Opening.open) as opened:
+        yield opened
+
+
+@contextmanager
+def open_boot_places(
+    path: Path, options: OpenOptions, runner: Runner, events: Events
+) -> Iterator[tuple[Path, ...]]:
+    """Every file system of *path* that may have boot entries, to be written; a directory is one.
+
+    What of a disk cannot be opened, such as an encrypted root without its key, is left out and told
+    to *events*, as long as there is another. Raises as :func:`open_target` does.
+    """
+    if path.is_dir():
+        yield (path,)
+        return
+    with _held(path, options, runner, events, Opening.open_boot) as places:
+        yield places
+
+
+@contextmanager
+def _held(
+    path: Path,
+    options: OpenOptions,
+    runner: Runner,
+    events: Events,
+    way: Callable[[Opening], Opened],
+) -> Iterator[Opened]:
+    """What *way* makes of the disk *path*, until the context is left."""
+    require_suitable(path, options)
     with ExitStack() as stack:
         with _explained(path):
             stack.enter_context(own_mounts())
@@ -60,7 +80,7 @@ def open_target(
                 events.warn(STAGE, f"an earlier run left {problem}")
             directory = stack.enter_context(private_directory(options.state))
             journal = stack.enter_context(_closed_at_end(Journal(directory, runner), events))
-            opened = _Opening(path, options, journal, events).open()
+            opened = way(Opening(path, options, journal, events))
         yield opened
 
 
@@ -68,10 +88,8 @@ def make_writable(target: OpenedTarget, runner: Runner) -> None:
     """Have what is mounted at a disk's root written to from now on; raises HostError."""
     if target.device is None:
         return
-    command = Command(argv=remount_argv(target.physical_root), purpose="make the disk writable")
     try:
-        runner.run(set_writable(str(target.device)))
-        runner.run(command)
+        mounting.make_writable(target.device, target.physical_root, runner)
     except CommandError as error:
         hint = "look at its file system with fsck"
         raise HostError(error.problem(str(target.named), hint=hint)) from error
@@ -117,7 +135,7 @@ def _require_no_partition(path: Path, options: OpenOptions) -> None:
         )
 
 
-def _require_suitable(path: Path, options: OpenOptions) -> None:
+def require_suitable(path: Path, options: OpenOptions) -> None:
     """Raise ConfigError or HostError for what is no disk, or not one that we may open."""
     try:
         seen = path.stat()
@@ -138,139 +156,4 @@ def _require_suitable(path: Path, options: OpenOptions) -> None:
     if not options.read_only and not os.access(path, os.W_OK):
         message = "is read-only, expected a target that can be written"
         raise HostError(Problem(subject=str(path), message=message, hint="make it writable"))
-    for name in (options.key.passphrase_file, options.key.key_file):
-        if name is not None and not name.is_file():
-            message = "is no file, expected one with a key"
-            raise ConfigError(Problem(subject=str(name), message=message, hint="name another file"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """One disk or image on its way to a mounted root."""
-
-    path: Path
-    options: OpenOptions
-    journal: Journal
-    events: Events
-
-    def open(self) -> OpenedTarget:
-        disk, backing = self._disk()
-        reader = choose_reader(self.options, self.journal.runner, self.events)
-
-        @cache
-        def opener() -> LayerOpener:
-            return choose_opener(self.options, self.journal.runner, self.events)
-
-        finder = Finder(
-            subject=str(self.path),
-            disk=disk,
-            backing=backing,
-            journal=self.journal,
-            reader=reader,
-            opener=opener,
-            key=self.options.key,
-        )
-        root = finder.find(self.options.root_partition)
-        finder.protect(root.volume)
-        point = self._mounted(root)
-        self.events.step(STAGE, f"opened {root} of {self.path}")
-        return OpenedTarget(
-            named=self.path,
-            physical_root=point,
-            device=root.volume.device,
-            opened_by=reader.name,
-            read_only=True,
-        )
-
-    def _disk(self) -> tuple[Path, Backing | None]:
-        """The device to work on, and what it is a loop device of ours on."""
-        path, read_only = self.path.resolve(), self.options.read_only
-        runner = self.journal.runner
-        if path.is_block_device():
-            require_free(path, runner)
-            if not read_only:
-                _require_writable(path)
-                self.journal.plan(FlushStep(str(path)))
-                return path, None
-            # Through a read-only loop device not even a journal can be replayed.
-            backing = Backing(path=path, read_only=True, sector=_logical_sector(path))
-        else:
-            require_unattached(path, runner)
-            if not read_only:
-                self.journal.plan(FlushStep(str(path)))
-            backing = Backing(path=path, read_only=read_only, sector=sector_size(path))
-        return attach(backing, self.journal), backing
-
-    def _mounted(self, root: FoundRoot) -> Path:
-        """The root mounted read-only; raises HostError."""
-        point = self.journal.directory / "root"
-        point.mkdir()
-        kind, subvolume = root.volume.kind, root.subvolume
-        extra = () if subvolume is None else (subvolume_option(subvolume),)
-        self.journal.plan(MountStep(str(point)))
-        options = mount_options(kind, read_only=True, extra=extra)
-        argv = mount_argv(root.volume.device, kind, options, point)
-        command = Command(argv=argv, purpose=f"mount {root}")
-        try:
-            self.journal.runner.run(command)
-        except CommandError as error:
-            self._replay(root, point, error)
-            self._run(command)
-        return point
-
-    def _replay(self, root: FoundRoot, point: Path, error: CommandError) -> None:
-        """Allow the journal to be replayed, if that is what kept it from being mounted."""
-        if not self._is_unclean(root, point):
-            raise _unmountable(self.path, error) from error
-        if self.options.read_only:
-            raise self._unclean(root) from error
-        self.events.step(STAGE, f"{root} was not unmounted cleanly, its journal is replayed")
-        self._run(set_writable(str(root.volume.device)))
-
-    def _run(self, command: Command) -> None:
-        try:
-            self.journal.runner.run(command)
-        except CommandError as error:
-            raise _unmountable(self.path, error) from error
-
-    def _is_unclean(self, root: FoundRoot, point: Path) -> bool:
-        """Whether the mount failed only because the journal cannot be replayed."""
-        options = look_options(root.volume.kind)
-        argv = mount_argv(root.volume.device, root.volume.kind, options, point)
-        with suppress(CommandError):
-            self.journal.runner.run(Command(argv=argv, purpose=f"look into {root}"))
-            MountStep(str(point)).undo(self.journal.runner)
-            return True
-        return False
-
-    def _unclean(self, root: FoundRoot) -> HostError:
-        return HostError(
-            Problem(
-                subject=str(self.path),
-                message=f"{root} was not unmounted cleanly: its journal has to be replayed first",
-                hint="mount it once for writing and unmount it, or run fsck; nothing was changed",
-            )
-        )
-
-
-def _unmountable(path: Path, error: CommandError) -> HostError:
-    return HostError(error.problem(str(path), hint="look at its file system with fsck"))
-
-
-def _sysfs(device: Path) -> Path:
-    number = device.stat().st_rdev
-    return (SYSFS / "dev/block" / f"{os.major(number)}:{os.minor(number)}").resolve()
-
-
-def _require_writable(device: Path) -> None:
-    """Raise HostError for a device that the kernel does not write to."""
-    if (_sysfs(device) / "ro").read_text().strip() != "0":
-        message = "is read-only, expected a disk that can be written"
-        hint = f"blockdev --setrw {device}, or look for a switch on the medium"
-        raise HostError(Problem(subject=str(device), message=message, hint=hint))
-
-
-def _logical_sector(device: Path) -> int:
-    folder = _sysfs(device)
-    disk = folder if (folder / "queue").is_dir() else folder.parent
-    return int((disk / "queue/logical_block_size").read_text())
+    require_key(options.key)

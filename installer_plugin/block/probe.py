@@ -132,7 +132,10 @@ def _node(entry: Mapping[str, Any]) -> BlockNode:
 
 
 def parse_losetup(text: str) -> tuple[Loop, ...]:
-    """``losetup --json --list``; empty output means no loop device; raises DataError."""
+    """``losetup --json --list``; empty output means no loop device; raises DataError.
+
+    A device that is just being detached has some of its columns no more, and is left out.
+    """
     if not text.strip():
         return ()
     try:
@@ -144,6 +147,7 @@ def parse_losetup(text: str) -> tuple[Loop, ...]:
                 offset=int(entry["offset"]),
             )
             for entry in json.loads(text)["loopdevices"]
+            if None not in (entry["back-maj:min"], entry["back-ino"], entry["offset"])
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = "losetup's answer cannot be read, expected its JSON"

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from installer_plugin.block.base import (
+    BOOT_FILE_SYSTEMS,
+    BOOT_NAME,
+    BOOT_TYPES,
     FILE_SYSTEMS,
     LUKS,
     LVM,
@@ -126,6 +129,16 @@ def require_openable(volume: Volume, subject: str) -> None:
 def openable(volumes: Sequence[Volume]) -> Iterator[Volume]:
     """Volumes that may be, or lead to, a root."""
     return (volume for volume in volumes if volume.kind in OPENABLE)
+
+
+def boot_volumes(volumes: Sequence[Volume]) -> tuple[Volume, ...]:
+    """File systems beside the root that say a boot loader reads them: all that do, in any way."""
+    return tuple(
+        volume
+        for volume in volumes
+        if volume.kind in BOOT_FILE_SYSTEMS
+        and (_type(volume) in BOOT_TYPES or BOOT_NAME in (_name(volume), _label(volume)))
+    )
 
 
 def _of_type(kinds: tuple[str, ...]) -> Callable[[Volume], bool]:

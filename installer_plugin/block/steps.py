@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 10.0
 """How long a device may stay busy: udevd looks at devices that were just written."""
 PAUSE_SECONDS = 0.1
 MAPPER = Path("/dev/mapper")
+SYSFS = Path("/sys")
 NODES_PREFIX = "bound-images-"
 """Of our directories below ``/dev``."""
 
@@ -63,19 +64,25 @@ class ReadOnlyStep:
     """A device that the kernel was told not to write to."""
 
     device: str
+    sequence: int
+    """Of the disk that a partition is on, see :func:`disk_sequence`."""
 
     def undo(self, runner: Runner) -> None:
         """Allow it again, if the device is still there; raises CommandError."""
         with suppress(FileNotFoundError):
-            self._allow(Path(self.device), runner)
+            if self._is_there():
+                self._allow(runner)
 
-    def _allow(self, device: Path, runner: Runner) -> None:
-        device.stat()
+    def _is_there(self) -> bool:
+        return disk_sequence(Path(self.device)) == self.sequence
+
+    def _allow(self, runner: Runner) -> None:
         try:
             runner.run(set_writable(self.device))
         except CommandError:
-            device.stat()  # the kernel may be taking a killed run's device away just now
-            raise
+            # The kernel may be taking a killed run's device away just now.
+            if self._is_there():
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +163,20 @@ _KINDS: dict[str, type[Step]] = {
     kind.__name__: kind
     for kind in (MountStep, FlushStep, ReadOnlyStep, LoopStep, NodeStep, MappingStep, GroupStep)
 }
+
+
+def disk_sequence(device: Path) -> int:
+    """The kernel's number for what a partition is on, another one each time a loop device is attached.
+
+    0 for a whole device, whose flags outlast that, and where the kernel does not count (before Linux
+    5.15). Raises FileNotFoundError.
+    """
+    number = device.stat().st_rdev
+    folder = (SYSFS / "dev/block" / f"{os.major(number)}:{os.minor(number)}").resolve()
+    counter = folder.parent / "diskseq"
+    if not (folder / "partition").exists() or not counter.exists():
+        return 0
+    return int(counter.read_text())
 
 
 def set_read_only(device: str) -> Command:

@@ -15,6 +15,7 @@ from installer_plugin.cli.options import PLACE, Given, opening_of, options, requ
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.cli.stage import stage
 from installer_plugin.errors import SourceImageError
+from installer_plugin.hosts.guard import close_abandoned
 from installer_plugin.model import Severity
 from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report
@@ -131,6 +132,8 @@ def copy(source: str, **given: Unpack[Given]) -> None:
 
     def body() -> None:
         request, opening = request_of(source, **given), opening_of(**given)
+        if not request.dry_run:
+            close_abandoned(opening.state, output.context)
         outcome = pipeline.copy_images(request, output.context, opening)
         # Notes are for authors, who use list and check; an installation log has the warnings.
         output.findings([each for each in outcome.findings if each[1].severity is Severity.WARNING])
@@ -177,6 +180,7 @@ def verify(source: str, **given: Unpack[Given]) -> None:
 
     def body() -> None:
         request, opening = request_of(source, **given), opening_of(**given)
+        close_abandoned(opening.state, output.context)
         verified = pipeline.verify_target(request, output.context, opening)
         target = str(given["target"])
         document = report.document(

@@ -1,13 +1,16 @@
 """Boot entries of a target that must not boot yet: set aside under a name that says why.
 
-Places: Boot Loader Specification type 1 entries, ``loader/entries`` of ``/boot`` and of an EFI system
-partition mounted below it; ``loader`` is a link that ostree swaps.
+Places: Boot Loader Specification entries, type 1 in ``loader/entries`` and type 2 (unified kernel
+images) in ``EFI/Linux``, of ``/boot``, of an EFI system partition, and of a boot file system that is
+mounted for itself; ``loader`` is a link that ostree swaps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import InterruptedBySignal
@@ -15,11 +18,16 @@ from installer_plugin.events import Events
 from installer_plugin.rootfs import Rootfs
 
 Entries = frozenset[tuple[str, int, int]]
-"""Boot entries: path below the physical root, inode number, time of the last change."""
+"""Boot entries: path below the file system they were looked for in, bytes, time of the last change.
+
+No inode number: VFAT has none that lasts.
+"""
 
 STAGE = "install"
-PLACES = ("boot/loader/entries", "boot/efi/loader/entries", "efi/loader/entries")
-SUFFIX = ".conf"
+PREFIXES = ("", "boot/", "boot/efi/", "efi/")
+"""Below a physical root, or the top of a boot file system."""
+KINDS = {"loader/entries": ".conf", "EFI/Linux": ".efi"}
+"""Folders and the suffix of what a boot loader takes from them."""
 ASIDE = ".bound-images-missing"
 NOTE = "bound-images-missing.txt"
 NOTE_TEXT = """\
@@ -29,29 +37,60 @@ Its bound images are not proven to be there. Install it again; or, to boot it al
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A directory from which a boot loader takes entries."""
+
+    path: Path
+    suffix: str
+    top: Path
+    """Of the file system in which it was looked for."""
+
+    def entries(self) -> list[Path]:
+        """What a boot loader takes."""
+        return sorted(self.path.glob(f"*{self.suffix}"))
+
+    def aside(self) -> list[Path]:
+        """What it does not take any more."""
+        return sorted(self.path.glob(f"*{self.suffix}{ASIDE}"))
+
+    def identity(self, entry: Path) -> tuple[str, int, int]:
+        """See :data:`Entries`."""
+        seen = entry.lstat()
+        return str(entry.relative_to(self.top)), seen.st_size, seen.st_mtime_ns
+
+    @property
+    def note(self) -> Path:
+        """The file that tells why."""
+        return self.path.parent / NOTE
+
+
 @contextmanager
-def held_back(physical_root: Path, events: Events, *, keep: bool) -> Iterator[None]:
+def held_back(
+    places: Sequence[Path], events: Events, *, keep: bool, spare: Entries = frozenset()
+) -> Iterator[None]:
     """Keep the target from booting while its images are on their way, and for good if that fails.
 
-    The entries are set aside first and come back last, so that neither a power cut nor a kill leaves
-    a system that boots without its images. With *keep* they come back also after a failure. Raises
-    OSError.
+    The entries below *places* are set aside first and come back last, so that neither a power cut nor
+    a kill leaves a system that boots without its images. With *keep* they come back also after a
+    failure; what is in *spare* is left alone. Raises OSError.
     """
-    if not set_aside(physical_root, "the copying of its bound images has not come to its end"):
+    held = set_aside(places, "the copying of its bound images has not come to its end", spare)
+    if not held:
         events.warn(
             STAGE,
-            "no boot entries on the root file system: nothing keeps the target from booting "
+            "no boot entries found: nothing keeps the target from booting "
             "should its bound images fail",
         )
     try:
         yield
     except BaseException as failure:
         if keep:
-            restore(physical_root)
+            restore(places)
         else:
-            _note(physical_root, reason_of(failure))
+            _note(places, reason_of(failure))
         raise
-    restore(physical_root)
+    restore(places)
 
 
 def reason_of(failure: BaseException) -> str:
@@ -61,55 +100,84 @@ def reason_of(failure: BaseException) -> str:
     return next(iter(f"{failure}".splitlines()), "") or type(failure).__name__
 
 
-def entries(physical_root: Path) -> Entries:
-    """The boot entries below *physical_root*; raises OSError."""
+def entries(top: Path) -> Entries:
+    """The boot entries below *top*; raises OSError."""
     return frozenset(
-        _identity(entry, physical_root)
-        for folder in _folders(physical_root)
-        for entry in folder.glob(f"*{SUFFIX}")
+        folder.identity(entry) for folder in _folders([top]) for entry in folder.entries()
     )
 
 
-def _identity(entry: Path, physical_root: Path) -> tuple[str, int, int]:
-    seen = entry.lstat()
-    return str(entry.relative_to(physical_root)), seen.st_ino, seen.st_mtime_ns
+def set_aside(
+    places: Iterable[Path], reason: str, spare: Entries = frozenset()
+) -> tuple[Path, ...]:
+    """Rename every boot entry below *places* but *spare* so that no boot loader takes it.
 
-
-def set_aside(physical_root: Path, reason: str, spare: Entries = frozenset()) -> tuple[Path, ...]:
-    """Rename every boot entry below *physical_root* but *spare* so that no boot loader takes it.
-
-    A note beside them tells *reason* and how to undo it. Returns the new names; raises OSError.
+    A note beside them tells *reason* and how to undo it. All of it is on the disk on return. Returns
+    the new names; raises OSError.
     """
+    places = tuple(places)
     renamed = []
-    for folder in _folders(physical_root):
-        for entry in sorted(folder.glob(f"*{SUFFIX}")):
-            if _identity(entry, physical_root) in spare:
+    for folder in _folders(places):
+        for entry in folder.entries():
+            if folder.identity(entry) in spare:
                 continue
             aside = entry.with_name(entry.name + ASIDE)
             entry.rename(aside)
             renamed.append(aside)
-    _note(physical_root, reason)
+    _note(places, reason)
     return tuple(renamed)
 
 
-def restore(physical_root: Path) -> None:
+def restore(places: Iterable[Path]) -> None:
     """Give all entries that were set aside their names back; raises OSError."""
-    for folder in _folders(physical_root):
-        for aside in sorted(folder.glob(f"*{SUFFIX}{ASIDE}")):
+    for folder in _folders(places):
+        for aside in folder.aside():
             aside.rename(aside.with_name(aside.name.removesuffix(ASIDE)))
-        (folder.parent / NOTE).unlink(missing_ok=True)
+        folder.note.unlink(missing_ok=True)
+        _sync(folder.path)
 
 
-def _note(physical_root: Path, reason: str) -> None:
-    for folder in _folders(physical_root):
-        if any(folder.glob(f"*{SUFFIX}{ASIDE}")):
+def _note(places: Iterable[Path], reason: str) -> None:
+    for folder in _folders(places):
+        if folder.aside():
             text = NOTE_TEXT.format(
-                reason=reason.rstrip("."), folder=folder.name, suffix=SUFFIX, aside=ASIDE
+                reason=reason.rstrip("."),
+                folder=folder.path.name,
+                suffix=folder.suffix,
+                aside=ASIDE,
             )
-            (folder.parent / NOTE).write_text(text)
+            _write_note(folder.note, text)
+            _sync(folder.path)
 
 
-def _folders(physical_root: Path) -> tuple[Path, ...]:
-    with Rootfs.open(physical_root) as root:
-        found = [root.resolve(place).path for place in PLACES if root.is_dir(place)]
-    return tuple(physical_root / path for path in dict.fromkeys(found))
+def _write_note(file: Path, text: str) -> None:
+    """Write *text* to a file that is new: one that is there may be a link to anywhere."""
+    file.unlink(missing_ok=True)
+    with file.open("x") as new:
+        new.write(text)
+        new.flush()
+        os.fsync(new.fileno())
+    _sync(file.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in *folder* on the disk: a power cut may be next."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _folders(places: Iterable[Path]) -> tuple[Folder, ...]:
+    """Each folder once, however many names lead to it."""
+    found: dict[tuple[int, int], Folder] = {}
+    for top in places:
+        with Rootfs.open(top) as root:
+            for prefix in PREFIXES:
+                for name, suffix in KINDS.items():
+                    if root.is_dir(prefix + name):
+                        path = top / root.resolve(prefix + name).path
+                        seen = path.stat()
+                        found.setdefault((seen.st_dev, seen.st_ino), Folder(path, suffix, top))
+    return tuple(found.values())

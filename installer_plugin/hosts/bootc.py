@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +24,10 @@ from installer_plugin.hosts.phases import Phases
 from installer_plugin.hosts.way import Way, When
 from installer_plugin.model import VerifiedImage
 from installer_plugin.process import Command, CommandError, find_tool
-from installer_plugin.request import Context
+from installer_plugin.request import Context, Request
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.staged.paths import with_absolute_paths
+from installer_plugin.storage.fetched import TRANSPORTS
 from installer_plugin.storage.scratch import scratch_directory
 
 BOOTC = "bootc"
@@ -46,9 +49,10 @@ def install(asked: InstallRequest, context: Context) -> Installed:
     Raises what went wrong: before the disk is touched whenever that can be known.
     """
     place, can_run = _work_place()
-    with scratch_directory(place) as work:
+    request = with_absolute_paths(asked.request)
+    with scratch_directory(place) as work, _kept_source(request) as fetched:
         state = StateDirectory.open(work / "state")
-        request = with_absolute_paths(asked.request)
+        request = replace(request, fetched=fetched)
         asked = replace(asked, request=request)
         state.write_request(request)
         phases = Phases(state, asked.hooks, context, asked.disk)
@@ -63,6 +67,16 @@ def install(asked: InstallRequest, context: Context) -> Installed:
             run.prepare()
             found = run.look(can_run_shim=can_run)
             return Installed(way=found.way, images=run.install(found, spelling))
+
+
+@contextmanager
+def _kept_source(request: Request) -> Iterator[Path | None]:
+    """Where an image from elsewhere is kept, so that all stages read the same one."""
+    if not request.source.startswith(TRANSPORTS):
+        yield None
+        return
+    with scratch_directory(request.scratch or Path(tempfile.gettempdir())) as kept:
+        yield kept
 
 
 def _work_place() -> tuple[Path, bool]:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from installer_plugin.block.base import ROOT_NAME, OpenOptions
 from installer_plugin.block.imageformat import require_raw
+from installer_plugin.block.luks import require_key
 from installer_plugin.block.usage import require_free, require_unattached
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
 from installer_plugin.hosts.bootc_args import BootcInstall, Verb
@@ -35,6 +37,38 @@ def require_target(install: BootcInstall, runner: Runner) -> None:
             _require_image(target, seen, runner)
         else:
             _require_disk(target, seen, runner)
+
+
+def require_opening(install: BootcInstall, opening: OpenOptions) -> None:
+    """Raise ConfigError for options that cannot open what bootc is going to make.
+
+    Not known before bootc has run: whether a key opens it, and which number its root will have.
+    """
+    require_key(opening.key)
+    if install.verb is not Verb.TO_DISK:
+        given = {
+            "--key-file": opening.key.key_file,
+            "--passphrase-file": opening.key.passphrase_file,
+            "--root-partition": opening.root_partition,
+        }
+        for name in (name for name, value in given.items() if value):
+            message = f"makes no sense with {install.verb}, whose target is mounted already"
+            raise ConfigError(Problem(subject=name, message=message, hint="leave it out"))
+    elif not _may_be_root(install, opening.root_partition):
+        message = (
+            f"nothing on {install.target} will be called {opening.root_partition!r}: bootc makes its "
+            f"partitions, and calls the root {ROOT_NAME!r}"
+        )
+        hint = "leave it out: the root is found by its type"
+        raise ConfigError(Problem(subject="--root-partition", message=message, hint=hint))
+
+
+def _may_be_root(install: BootcInstall, wanted: str) -> bool:
+    if wanted in ("", ROOT_NAME) or wanted.isdecimal():
+        return True
+    disk = install.target
+    own = not install.via_loopback and wanted.startswith((str(disk), disk.name))
+    return own and wanted[-1].isdecimal()
 
 
 def _require_image(target: Path, seen: os.stat_result, runner: Runner) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,19 +26,21 @@ from installer_plugin.errors import (
 from installer_plugin.events import Events
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.before import Before
-from installer_plugin.hosts.boot_entries import held_back, reason_of, set_aside
+from installer_plugin.hosts.boot_entries import held_back
 from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, Verb
-from installer_plugin.hosts.disk import require_target
-from installer_plugin.hosts.finalize import finalize, writable
+from installer_plugin.hosts.disk import require_opening, require_target
+from installer_plugin.hosts.finalize import finalize
+from installer_plugin.hosts.guard import Guard, close_abandoned, guarding
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import relayed
 from installer_plugin.hosts.room import room_problems, system_bytes
 from installer_plugin.hosts.shim import EVENTS, Outcome, Session, shim_script
 from installer_plugin.hosts.situation import situation_of
+from installer_plugin.hosts.unproven import Unproven
 from installer_plugin.hosts.way import Way, When, choose_way
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.pipeline import check, verify_target
-from installer_plugin.process import Command, CommandError, bound_to_us_argv
+from installer_plugin.process import Command, CommandError
 from installer_plugin.request import Context, Request, configured
 from installer_plugin.staged import codec
 from installer_plugin.staged.directory import Stage, StateDirectory
@@ -91,11 +93,14 @@ class Run:
     phases: Phases
 
     def require_target(self) -> None:
-        """Take back what a killed run has left open; raises for a target that cannot be one."""
+        """Take back what a killed run has left; raises for a target that cannot be one."""
         state, runner = self.asked.opening.state, self.context.runner
+        if not self.asked.request.dry_run:
+            close_abandoned(state, self.context)
         with opening(state):
             for problem in close_stale(state, runner):
                 self.context.events.warn(STAGE, f"an earlier run left {problem}")
+        require_opening(self.asked.bootc, self.asked.opening)
         require_target(self.asked.bootc, runner)
 
     @contextmanager
@@ -148,22 +153,31 @@ class Run:
 
     def install(self, found: Found, spelling: SkipSpelling) -> tuple[VerifiedImage, ...]:
         """Let bootc install in the way that was found, and prove what it has left."""
-        before = Before.look(self.asked.bootc.target)
-        if not found.images:
-            self.bootc(without_any(self.asked, spelling))
-            return ()
-        if found.way.when is When.DURING:
-            with self.guarded(before, lambda: Outcome.load(self.work) is not None):
-                self.during(found.images)
-        else:
-            self.after(spelling, before)
-        with self.guarded(before):
-            return self.proven(found.way)
+        target = self.asked.bootc.target
+        unproven = Unproven(before=Before.look(target.absolute()), opening=self.asked.opening)
+        # Without images there is nothing without which the target must not boot.
+        keep = self.asked.keep or not found.images
+        with guarding(unproven, self.context, keep=keep) as guard:
+            if not found.images:
+                self.bootc(without_any(self.asked, spelling), guard)
+                return ()
+            if found.way.when is When.DURING:
+                with guard.protected():
+                    self.during(found.images, guard)
+            else:
+                self.after(spelling, guard)
+            with guard.protected(once_more=True):
+                return self.proven(found.way)
 
-    def bootc(self, argv: tuple[str, ...], env: Mapping[str, str] = MappingProxyType({})) -> None:
+    def bootc(
+        self,
+        argv: tuple[str, ...],
+        guard: Guard,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Run bootc, its output streaming through; raises HostError with its exit code."""
         purpose = f"install to {self.asked.bootc.target}"
-        command = Command(argv=bound_to_us_argv(argv), purpose=purpose, env=env)
+        command = Command(argv=guard.bound_argv(argv), purpose=purpose, env=env)
         try:
             self.context.runner.follow(command, _pass_through)
         except CommandError as error:
@@ -174,7 +188,7 @@ class Run:
                 told.problem(" ".join(argv[:3]), hint="see what bootc has said above")
             ) from error
 
-    def during(self, images: Sequence[ResolvedImage]) -> None:
+    def during(self, images: Sequence[ResolvedImage], guard: Guard) -> None:
         """Let bootc come to its copying, and be there in its place."""
         names = tuple(dict.fromkeys(image.bound.bootc_name or "" for image in images))
         session = Session(
@@ -184,17 +198,19 @@ class Run:
             keep=self.asked.keep,
             hooks=self.asked.hooks,
             disk=self.asked.disk,
+            record=guard.record,
+            spare=guard.unproven.before.entries,
         )
         session.save()
         programs = self.work / "bin"
         programs.mkdir()
         shim = programs / "podman"
-        shim.write_text(shim_script(sys.executable, self.work))
+        shim.write_text(shim_script(self.work))
         shim.chmod(0o755)
         path = f"{programs}:{os.environ.get('PATH', os.defpath)}"
         try:
             with relayed(self.work / EVENTS, self.context.events):
-                self.bootc(self.asked.bootc.argv, {"PATH": path})
+                self.bootc(self.asked.bootc.argv, guard, {"PATH": path})
         except HostError as error:
             outcome = Outcome.load(self.work)
             if outcome and outcome.exit_code:
@@ -209,16 +225,15 @@ class Run:
                 )
             )
 
-    def after(self, spelling: SkipSpelling, before: Before) -> None:
+    def after(self, spelling: SkipSpelling, guard: Guard) -> None:
         """Let bootc install without bound images, then do the rest on its target."""
-        install = self.asked.bootc
-        held: list[Path] = []
-        with self.guarded(before, lambda: bool(held)):
-            self.bootc(install.argv_without_images(spelling))
-            with self._target() as root:
-                held.append(root)
+        install, keep, spare = self.asked.bootc, self.asked.keep, guard.unproven.before.entries
+        with guard.protected():
+            self.bootc(install.argv_without_images(spelling), guard)
+            with self._target() as (root, *boot):
                 retarget(self.state, self.asked.request, root)
-                with held_back(root, self.context.events, keep=self.asked.keep):
+                with held_back((root, *boot), self.context.events, keep=keep, spare=spare):
+                    guard.over()
                     self.phases.run(Phase.POST_INSTALL)
                     self.phases.run(Phase.VERIFY)
                 if not install.skip_finalize:
@@ -242,42 +257,17 @@ class Run:
             return tuple(map(codec.parse_verified, images))
 
     @contextmanager
-    def guarded(
-        self, before: Before, is_handled: Callable[[], bool] = lambda: False
-    ) -> Iterator[None]:
-        """Keep what bootc has written from booting when anything goes wrong.
+    def _target(self) -> Iterator[tuple[Path, ...]]:
+        """The target's root to be written, and boot file systems beside it.
 
-        *is_handled*: whether somebody else has seen to that, or the images are proven.
+        What fails there is told by the disk's name.
         """
-        try:
-            yield
-        except BaseException as failure:
-            if not (self.asked.keep or is_handled()):
-                self._set_aside(before, reason_of(failure))
-            raise
-
-    def _set_aside(self, before: Before, reason: str) -> None:
-        target = self.asked.bootc.target
-        try:
-            if before.has_changed():
-                with self._target() as root, writable(root, self.context.runner):
-                    set_aside(root, reason, before.entries)
-        except (BoundImagesError, CommandError, OSError) as error:
-            self.context.events.warn(
-                STAGE, f"{target}: its boot entries could not be set aside: {error}"
-            )
-
-    @contextmanager
-    def _target(self) -> Iterator[Path]:
-        """The target as a directory, to be written; what fails there is told by the disk's name."""
-        named, (runner, events) = (
-            self.asked.bootc.target,
-            (self.context.runner, self.context.events),
-        )
-        with open_target(named, self.asked.opening, runner, events) as target:
+        named, runner = self.asked.bootc.target, self.context.runner
+        opening = replace(self.asked.opening, with_boot=True)
+        with open_target(named, opening, runner, self.context.events) as target:
             try:
                 make_writable(target, runner)
-                yield target.physical_root
+                yield target.physical_root, *target.boot
             except BoundImagesError as error:
                 raise type(error)(*map(target.retold, error.problems)) from error
 

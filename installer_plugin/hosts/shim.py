@@ -22,9 +22,11 @@ from typing import NoReturn
 
 from installer_plugin.errors import BoundImagesError, HostError, InterruptedBySignal, Problem
 from installer_plugin.hooks.phases import Phase
-from installer_plugin.hosts.boot_entries import held_back
+from installer_plugin.hosts.boot_entries import Entries, held_back
+from installer_plugin.hosts.guard import over
 from installer_plugin.hosts.mountinfo import locate_store, parse_mountinfo
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
+from installer_plugin.hosts.program import program_argv
 from installer_plugin.hosts.relay import written_to
 from installer_plugin.interrupt import interruptible
 from installer_plugin.process import Runner
@@ -43,11 +45,6 @@ MAX_ANCESTORS = 32
 WATCH_SECONDS = 0.5
 GRACE_SECONDS = 4.0
 """For what we have started to end; the installation gives us more (process.END_GRACE_SECONDS)."""
-PACKAGE_PLACE = Path(__file__).resolve().parents[2]
-PROGRAM = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from installer_plugin.hosts.shim import main; main(sys.argv[1:])"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +62,10 @@ class Session:
     hooks: HookOptions
     disk: Path | None = None
     """The disk that bootc installs to."""
+    record: Path | None = None
+    """Of the guard, to be closed once the boot entries are set aside."""
+    spare: Entries = frozenset()
+    """Boot entries that were there before bootc."""
 
     def save(self) -> None:
         """Write it where the shim finds it."""
@@ -76,6 +77,8 @@ class Session:
             "unsafe_skip_verify": self.hooks.unsafe_skip_verify,
             "hook_timeout": self.hooks.timeout,
             "disk": str(self.disk) if self.disk else None,
+            "record": str(self.record) if self.record else None,
+            "spare": sorted(self.spare),
         }
         replace_file(self.folder / SESSION, json.dumps(data).encode())
 
@@ -94,6 +97,8 @@ class Session:
                 timeout=data["hook_timeout"],
             ),
             disk=Path(data["disk"]) if data["disk"] else None,
+            record=Path(data["record"]) if data["record"] else None,
+            spare=frozenset((path, size, time) for path, size, time in data["spare"]),
         )
 
 
@@ -133,13 +138,9 @@ def pushed_image(words: Sequence[str]) -> str | None:
     return image if destination == DESTINATION + image else None
 
 
-def shim_script(python: str, folder: Path) -> str:
-    """The program that PATH leads to.
-
-    Whatever directory bootc calls it in: nothing is imported from there (-P).
-    """
-    words = (python, "-P", "-c", PROGRAM, str(PACKAGE_PLACE), str(folder))
-    return f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n'
+def shim_script(folder: Path) -> str:
+    """The program that PATH leads to."""
+    return f'#!/bin/sh\nexec {shlex.join(program_argv("shim", str(folder)))} "$@"\n'
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -223,7 +224,10 @@ def _run_phases(session: Session, context: Context) -> None:
         )
     retarget(state, request, store.physical_root)
     phases = Phases(state, session.hooks, context, session.disk)
-    with held_back(store.physical_root, context.events, keep=session.keep):
+    places = (store.physical_root,)
+    with held_back(places, context.events, keep=session.keep, spare=session.spare):
+        if session.record is not None:
+            over(session.record)
         phases.run(Phase.POST_INSTALL)
         phases.run(Phase.VERIFY)
 

@@ -42,6 +42,7 @@ def request_json(request: Request) -> Json:
         "require_bound_images": request.require_bound_images,
         "dry_run": request.dry_run,
         "jobs": request.jobs,
+        "fetched": _text(request.fetched),
     }
 
 
@@ -60,6 +61,7 @@ def parse_request(data: Json) -> Request:
         require_bound_images=_field(data, "require_bound_images", bool),
         dry_run=_field(data, "dry_run", bool),
         jobs=_optional(data, "jobs", int),
+        fetched=_path(data, "fetched"),
     )
 
 

@@ -16,9 +16,12 @@ NAME = "localhost/source:1"
 def fetch_image(source: str, scratch: Path, runner: Runner) -> Path:
     """Copy the image *source* (one of TRANSPORTS) and return the graph root it is in.
 
-    Raises DataError when it cannot be had.
+    What is in *scratch* from an earlier call is taken, whatever *source* has by now. Raises DataError
+    when it cannot be had.
     """
-    store = scratch / "fetched"
+    store, done = scratch / "fetched", scratch / "fetched.done"
+    if done.exists():
+        return store
     target = f"containers-storage:[overlay@{store}+{scratch / 'run-fetched'}]{NAME}"
     command = Command(argv=copy_argv(source, target, scratch), purpose=f"read {source}")
     try:
@@ -29,4 +32,5 @@ def fetch_image(source: str, scratch: Path, runner: Runner) -> Path:
             f"cannot be read: {error.problem(source).message}",
             hint="check the source image's transport and name",
         ) from error
+    done.touch()
     return store

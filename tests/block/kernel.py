@@ -3,10 +3,12 @@
 from pathlib import Path
 
 MISC = Path("/proc/misc")
+FILE_SYSTEMS = Path("/proc/filesystems")
+ELSEWHERE = "tests/block/with-device-mapper runs them in a virtual machine that has one"
 MISSING = (
-    "this kernel has no device mapper (none in /proc/misc, and no module to load);\n"
-    "tests/block/with-device-mapper runs them in a virtual machine that has one"
+    "this kernel has no device mapper (none in /proc/misc, and no module to load);\n" + ELSEWHERE
 )
+NO_VFAT = "this kernel has no vfat (not in /proc/filesystems, no module to load);\n" + ELSEWHERE
 
 
 def has_device_mapper(misc: str) -> bool:
@@ -16,6 +18,14 @@ def has_device_mapper(misc: str) -> bool:
 
 def device_mapper() -> bool:
     """Whether this kernel has the device mapper, or can load it."""
+    return _can_load("drivers/md/dm-crypt") or has_device_mapper(MISC.read_text())
+
+
+def vfat() -> bool:
+    """Whether this kernel can mount an EFI system partition, or load what can."""
+    return _can_load("fs/fat/vfat") or "\tvfat\n" in FILE_SYSTEMS.read_text()
+
+
+def _can_load(module: str) -> bool:
     modules = Path("/lib/modules") / Path("/proc/sys/kernel/osrelease").read_text().strip()
-    loadable = any(modules.glob("kernel/drivers/md/dm-crypt.ko*"))
-    return loadable or has_device_mapper(MISC.read_text())
+    return any(modules.glob(f"kernel/{module}.ko*"))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,12 +25,13 @@ from installer_plugin.block.steps import (
     NodeStep,
     ReadOnlyStep,
     Step,
+    disk_sequence,
     dump_step,
     parse_steps,
 )
 from installer_plugin.errors import DataError, HostError
 from installer_plugin.process import Runner
-from tests.block.scene import ROOT, SYSTEM, Opener, Part, boot, make_disk
+from tests.block.scene import ROOT, SYSTEM, Opener, Part, attached, boot, make_disk
 from tests.commands import run
 from tests.leftovers import Machine
 
@@ -81,6 +83,20 @@ def test_mounts_are_seen_by_nobody_else(image: Path, opener: Opener) -> None:
             target.physical_root
         )
     assert str(target.physical_root) not in Path("/proc/thread-self/mountinfo").read_text()
+
+
+def test_threads_that_live_on_do_not_keep_us_there(image: Path, opener: Opener) -> None:
+    """As those that libblockdev starts when it is loaded while a target is open."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    before = Path("/proc/thread-self/ns/mnt").readlink()
+    try:
+        with opener(image):
+            thread.start()
+        assert Path("/proc/thread-self/ns/mnt").readlink() == before
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_directory_we_work_in_survives(
@@ -177,10 +193,10 @@ def test_two_runs_do_not_meet_on_one_disk(image: Path, opener: Opener) -> None:
 # --- what a journal says is taken back, and nothing else -----------------------------------------
 
 
-def stale(state: Path, *steps: Step, text: str = "") -> Path:
+def stale(state: Path, *steps: Step, text: str = "", owner: int = 0) -> Path:
     """A private directory of a run that is gone."""
     with opening(state):
-        directory = state / f"{PREFIX}stale"
+        directory = state / f"{PREFIX}{owner}-stale"
         directory.mkdir()
         (directory / "steps").write_text("".join(map(dump_step, steps)) + text)
     return directory
@@ -189,6 +205,44 @@ def stale(state: Path, *steps: Step, text: str = "") -> Path:
 def closed(state: Path) -> list[str]:
     with opening(state):
         return [str(problem) for problem in close_stale(state, Runner())]
+
+
+HOLD = 'exec 9<"$1"; flock 9; echo held; sleep "$2"'
+"""Hold a directory's lock for some seconds."""
+
+
+@contextmanager
+def held(directory: Path, seconds: float) -> Iterator[None]:
+    argv = ("sh", "-e", "-c", HOLD, "sh", str(directory), str(seconds))
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+
+
+def test_lock_that_a_dead_owners_child_still_has_is_waited_for(tmp_path: Path) -> None:
+    """Killed between fork and exec, a run leaves a child that lets go a little later."""
+    with subprocess.Popen(("true",)) as ended:
+        pass
+    directory = stale(tmp_path / "state", owner=ended.pid)
+    with held(directory, 0.5):
+        assert closed(tmp_path / "state") == []
+        assert not directory.exists()
+
+
+@pytest.mark.parametrize("is_zombie", [False, True], ids=["alive", "zombie"])
+def test_living_owner_is_not_waited_for(tmp_path: Path, *, is_zombie: bool) -> None:
+    argv = ("sleep", "0" if is_zombie else "600")
+    with subprocess.Popen(argv) as owner:
+        if is_zombie:
+            time.sleep(0.2)
+        directory = stale(tmp_path / "state", owner=owner.pid)
+        with held(directory, 1.0):
+            begun = time.monotonic()
+            assert closed(tmp_path / "state") == []
+            assert directory.exists() != is_zombie
+            assert (time.monotonic() - begun > 0.5) == is_zombie
+        owner.kill()
 
 
 def test_leftovers_are_taken_back_by_the_journal(image: Path, tmp_path: Path) -> None:
@@ -226,11 +280,31 @@ def test_loop_device_of_somebody_else_is_left_alone(image: Path, tmp_path: Path)
         run(("losetup", "--detach", loop))
 
 
+@pytest.mark.parametrize("number", ["", "p2"], ids=["whole", "partition"])
+def test_protection_is_taken_back(number: str, image: Path, tmp_path: Path) -> None:
+    with attached(image) as loop:
+        device = Path(f"{loop}{number}")
+        run(("blockdev", "--setro", device))
+        stale(tmp_path / "state", ReadOnlyStep(str(device), disk_sequence(device)))
+        assert closed(tmp_path / "state") == []
+        assert run(("blockdev", "--getro", device)).stdout.strip() == "0"
+
+
+def test_protection_of_somebody_elses_partition_is_left_alone(image: Path, tmp_path: Path) -> None:
+    """The device of a killed run has gone, and another run's has its name."""
+    with attached(image) as loop:
+        device = Path(f"{loop}p2")
+        run(("blockdev", "--setro", device))
+        stale(tmp_path / "state", ReadOnlyStep(str(device), disk_sequence(device) - 1))
+        assert closed(tmp_path / "state") == []
+        assert run(("blockdev", "--getro", device)).stdout.strip() == "1"
+
+
 def test_steps_that_were_never_taken_are_no_problem(tmp_path: Path) -> None:
     steps = (
         FlushStep(str(tmp_path / "gone.img")),
         LoopStep("/dev/loop0", 1, 1, 0),
-        ReadOnlyStep(str(tmp_path / "gone")),
+        ReadOnlyStep(str(tmp_path / "gone"), 0),
         NodeStep("/dev/bound-images-gone/loop0p1"),
         MappingStep("bound-images-gone"),
         GroupStep("vg", "uuid", [str(tmp_path / "gone")]),

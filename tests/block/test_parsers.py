@@ -153,6 +153,16 @@ def test_losetup() -> None:
     assert parse_losetup("") == ()
 
 
+def test_loop_device_that_is_just_being_detached_is_none() -> None:
+    text = LOSETUP.replace(
+        '"loopdevices": [',
+        """"loopdevices": [
+        {"name": "/dev/loop7", "back-maj:min": null, "back-ino": null, "offset": null},""",
+    )
+    assert text != LOSETUP
+    assert parse_losetup(text) == parse_losetup(LOSETUP)
+
+
 def test_lsblk_tells_all_uses() -> None:
     (disk,) = parse_lsblk(LSBLK, "x")
     assert [node.path for node in disk.walk()][1:3] == ["/dev/vda1", "/dev/vda2"]

@@ -1,6 +1,5 @@
 """The same disks with an udevd running: a private one, which only these tests see."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,26 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.block.scene import ROOT, SYSTEM, Part, boot, make_disk
-from tests.commands import CommandError, run
-
-# /run/udev and /dev/disk of its own, and a network namespace, since udev's events go through one.
-# It makes its database when it first looks at a device. Loop devices are not watched: udevd would
-# look at each again whenever somebody has written to it.
-_PRIVATE_UDEVD = """
-mkdir -p /run/udev /dev/disk
-mount -t tmpfs tmpfs /run/udev
-mount -t tmpfs tmpfs /dev/disk
-mkdir /run/udev/rules.d /run/udev/data
-echo 'KERNEL=="loop*", OPTIONS:="nowatch"' >/run/udev/rules.d/99-nowatch.rules
-for udevd in /lib/systemd/systemd-udevd /usr/lib/systemd/systemd-udevd; do
-    [ ! -x $udevd ] || break
-done
-$udevd >/dev/null 2>&1 &
-udevd=$!
-trap 'kill $udevd; wait $udevd 2>/dev/null || true' EXIT
-until udevadm control --ping 2>/dev/null; do sleep 0.1; done
-"$@"
-"""
+from tests.block.udevd import udevd_argv
+from tests.commands import Argv, CommandError, run
 
 _OPEN = """
 import sys
@@ -53,11 +34,9 @@ except BoundImagesError as error:
 """
 
 
-def with_udevd(argv: Sequence[str | os.PathLike[str]]) -> str:
+def with_udevd(argv: Argv) -> str:
     """Run a command while an udevd runs; return what it printed."""
-    script = f"set -e\n{_PRIVATE_UDEVD}"
-    words = [os.fspath(word) for word in argv]
-    return run(("unshare", "--mount", "--net", "sh", "-c", script, "sh", *words)).stdout
+    return run(udevd_argv(argv)).stdout
 
 
 def opened(image: Path, tmp_path: Path, choice: str = "auto", access: str = "writable") -> str:

@@ -157,10 +157,10 @@ class Scene:
         return done.stdout + done.stderr
 
     @contextmanager
-    def root(self) -> Iterator[Path]:
-        """The disk's root file system, mounted read-only."""
-        start, size = partitions(self.disk)["root"]
-        point = self.directory / "root"
+    def root(self, name: str = "root") -> Iterator[Path]:
+        """The disk's root file system, or that of another partition, mounted read-only."""
+        start, size = partitions(self.disk)[name]
+        point = self.directory / name
         point.mkdir(exist_ok=True)
         run(("mount", "-o", f"ro,loop,offset={start},sizelimit={size}", self.disk, point))
         try:

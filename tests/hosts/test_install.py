@@ -1,5 +1,6 @@
 """`install` in front of bootc's own command line, on disks: what is there when it says so."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,16 @@ from tests.block.kernel import MISC, has_device_mapper
 from tests.commands import run
 from tests.disks import FsKind, LoopFsFactory
 from tests.faults.scene import APP, OTHER, SMALL, Images
-from tests.hosts.scene import TO_DISK, Scene, bind, can_boot, make_disk, receipt, set_aside
+from tests.hosts.scene import (
+    STANDIN,
+    TO_DISK,
+    Scene,
+    bind,
+    can_boot,
+    make_disk,
+    receipt,
+    set_aside,
+)
 from tests.images import ImageSources
 from tests.product import STORE, document, records
 from tests.stores import make_store
@@ -158,7 +168,7 @@ def test_result_as_json(scene: Scene) -> None:
 def test_what_bootc_held_is_proven_though_the_disk_cannot_be_opened_again(scene: Scene) -> None:
     """As with a disk that another machine's TPM opens; after bootc it would be an error."""
     bind(scene.container, APP)
-    own = ("--root-partition=elsewhere",)
+    own = ("--root-partition=9",)
     done = scene.install(own=own)
     assert "proven while bootc held it, and could not be opened again" in done.stderr
     assert "1 image verified" in done.stdout
@@ -280,4 +290,28 @@ def test_composefs_backend_gets_what_bootc_leaves_out(scene: Scene) -> None:
             for name in record["names"]
         ] == [APP]
         assert can_boot(root)
+    assert "1 image verified" in scene.verify()
+
+
+def test_source_image_from_elsewhere_is_fetched_once(
+    scene: Scene, little: Images, tmp_path: Path
+) -> None:
+    """Every stage reads the same image, whatever its name leads to by then."""
+    scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
+    osroot.import_image(
+        scene.store,
+        scene.container,
+        osroot.declare(tmp_path / "declared", {"app.image": f"[Image]\nImage={SMALL}\n"}),
+    )
+    source = f"oci:{tmp_path / 'image'}:1"
+    scene.store.skopeo("copy", "--quiet", scene.store.ref(osroot.IMAGE), source)
+    record, tool = tmp_path / "record", tmp_path / "bin/skopeo"
+    tool.parent.mkdir()
+    skopeo = run(("which", "skopeo")).stdout.strip()
+    tool.write_text(f'#!/bin/sh\necho "$*" >>{record}\nexec {skopeo} "$@"\n')
+    tool.chmod(0o755)
+    path = f"{tool.parent}:{STANDIN}:{os.environ['PATH']}"
+    scene.install(*TO_DISK, f"--source-imgref={source}", scene.disk, env={"PATH": path})
+    calls = [line for line in record.read_text().splitlines() if "localhost/source:1" in line]
+    assert len(calls) == 1
     assert "1 image verified" in scene.verify()

@@ -1,11 +1,6 @@
 """Installations that go wrong once the disk is written: what is left does not boot half-installed."""
 
 import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +9,18 @@ import pytest
 from installer_plugin.hooks.phases import Phase
 from tests.commands import run, unshared
 from tests.disks import LoopFsFactory
-from tests.faults.scene import APP, MARK, Images, kill, processes
-from tests.hosts.scene import PRELUDE, STANDIN, Scene, bind, can_boot, note, set_aside
-from tests.leftovers import Machine
+from tests.faults.scene import APP, Images
+from tests.hosts.scene import (
+    ASIDE,
+    STANDIN,
+    Scene,
+    bind,
+    can_boot,
+    make_disk,
+    note,
+    set_aside,
+)
+from tests.hosts.underway import started, wait_for
 
 pytestmark = pytest.mark.real
 
@@ -174,108 +178,52 @@ def test_call_from_outside_of_the_run_is_the_real_podman(scene: Scene, tmp_path:
     assert "copying" not in done.stderr
 
 
-# --- killed and interrupted ------------------------------------------------------------------
+# --- boot entries beside the root ------------------------------------------------------------
 
-
-@contextmanager
-def started(
-    scene: Scene, *, inside: bool, prelude: str = PRELUDE
-) -> Iterator["subprocess.Popen[str]"]:
-    """The installation, under way; what is left of it is killed at the end."""
-    env = {**os.environ, **scene.env(inside=inside), MARK: str(scene.directory)}
-    argv = scene.argv(inside=inside, prelude=prelude)
-    with (
-        (scene.directory / "log").open("w") as log,
-        subprocess.Popen(
-            argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            for each in processes(str(scene.directory)):
-                kill(int(each.split()[0]))
-
-
-def send(scene: Scene, number: signal.Signals) -> None:
-    """Send a signal to the installation itself, to nobody else."""
-    os.kill(int((scene.directory / "pid").read_text()), number)
-
-
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert process is None or process.poll() is None, "it has ended"
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def hanging_hook(scene: Scene) -> Path:
-    """A post-install hook that hangs as long as the file `hang` is there; tells when it begins."""
-    begun = scene.directory / "begun"
-    (scene.directory / "hang").touch()
-    scene.hooks(
-        "40-mine", f"touch {begun}; while [ -e {scene.directory}/hang ]; do sleep 0.1; done"
-    )
-    return begun
+SEPARATE = {"STANDIN_SEPARATE_BOOT": "1"}
 
 
 @WAYS
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_installation_cleans_up_and_does_not_boot(
-    scene: Scene, number: signal.Signals, *, inside: bool
+def test_separate_boot_partition_boots_only_with_the_images(scene: Scene, *, inside: bool) -> None:
+    """As bootc makes it for an encrypted root."""
+    make_disk(scene.disk, 2 << 30)
+    scene.install(inside=inside, env=SEPARATE)
+    with scene.root("boot") as boot:
+        assert list(boot.glob("loader/entries/*.conf"))
+        assert not list(boot.rglob("*bound-images-missing*"))
+    scene.hooks("40-mine", "exit 1")
+    scene.install(inside=inside, env=SEPARATE, ok=7)
+    with scene.root("boot") as boot:
+        assert not list(boot.glob("loader/entries/*.conf"))
+        assert list(boot.glob(f"loader/entries/*{ASIDE}"))
+        assert "40-mine" in (boot / "loader/bound-images-missing.txt").read_text()
+
+
+@WAYS
+@pytest.mark.parametrize("step", ["bound-images", "finalize"])
+def test_boot_partition_of_a_bootc_that_fails(scene: Scene, step: str, *, inside: bool) -> None:
+    make_disk(scene.disk, 2 << 30)
+    scene.install(inside=inside, env={**SEPARATE, "STANDIN_FAIL_AT": step}, ok=7)
+    with scene.root("boot") as boot:
+        proven = inside and step == "finalize"
+        assert bool(list(boot.glob("loader/entries/*.conf"))) == proven
+        assert bool(list(boot.glob(f"loader/entries/*{ASIDE}"))) != proven
+
+
+@WAYS
+def test_entries_of_other_systems_are_left_alone(
+    scene: Scene, loop_fs: LoopFsFactory, *, inside: bool
 ) -> None:
-    begun = hanging_hook(scene)
-    loops = Machine.now().loops
-    with started(scene, inside=inside) as process:
-        wait_for(begun.exists, process)
-        send(scene, number)
-        assert process.wait() == 130
-        assert processes(str(scene.directory)) == []
-    assert f"interrupted by {number.name}" in (scene.directory / "log").read_text()
-    assert scene.cleanup_ran()
-    assert scene.left_over(loops) == []
-    with scene.root() as root:
-        assert not can_boot(root)
-        assert set_aside(root)
-        assert "interrupted by SIG" in note(root)
-
-
-def test_killed_while_bootc_holds_the_target(scene: Scene) -> None:
-    """bootc ends with us; the next installation finds nothing in its way."""
-    begun = hanging_hook(scene)
-    loops = Machine.now().loops
-    with started(scene, inside=True) as process:
-        wait_for(begun.exists, process)
-        send(scene, signal.SIGKILL)
-        assert process.wait() == 137
-        wait_for(lambda: processes(str(scene.directory)) == [])
-    with scene.root() as root:
-        assert not can_boot(root)
-        assert set_aside(root)
-    (scene.directory / "hang").unlink()
-    scene.install()
-    assert scene.left_over(loops) == []
-    assert "1 image verified" in scene.verify()
-    assert scene.boots()
-
-
-def test_killed_while_we_hold_the_target(scene: Scene) -> None:
-    """Nothing stays open; the disk does not boot, and a second installation succeeds."""
-    begun = hanging_hook(scene)
-    loops = Machine.now().loops
-    with started(scene, inside=False) as process:
-        wait_for(begun.exists, process)
-        send(scene, signal.SIGKILL)
-        assert process.wait() == 137
-        (scene.directory / "hang").unlink()
-        wait_for(lambda: processes(str(scene.directory)) == [])
-    scene.verify()  # takes back what was left open
-    with scene.root() as root:
-        assert not can_boot(root)
-        assert set_aside(root)
-        assert "has not come to its end" in note(root)
-    scene.install(inside=False)
-    assert scene.left_over(loops) == []
-    assert "1 image verified" in scene.verify()
-    assert scene.boots()
+    """On an EFI system partition that they share, mounted below the target."""
+    fs = loop_fs()
+    theirs = fs.mount / "efi/loader/entries/theirs.conf"
+    image = fs.mount / "efi/EFI/Linux/theirs.efi"
+    for file in (theirs, image):
+        file.parent.mkdir(parents=True)
+        file.write_text("title theirs\n")
+    scene.hooks("40-mine", f"ls {theirs} {image} && exit 1")
+    scene.install("to-existing-root", fs.mount, inside=inside, ok=7)
+    assert not can_boot(fs.mount)
+    assert set_aside(fs.mount)
+    assert theirs.exists()
+    assert image.exists()

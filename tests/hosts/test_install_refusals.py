@@ -161,6 +161,48 @@ def test_dry_run_finds_what_is_missing(full: Scene) -> None:
         full.install(own=("--dry-run",), ok=4)
 
 
+# --- what cannot open the target -------------------------------------------------------------
+
+UNFIT = {
+    "name": (("--root-partition=data",), "nothing on {disk} will be called 'data'"),
+    "device": (("--root-partition=/dev/sda3",), "nothing on {disk} will be called '/dev/sda3'"),
+    "no key": (("--key-file", "/absent"), "/absent: is no file, expected one with a key"),
+    "no regular file": (("--passphrase-file", "/dev/zero"), "/dev/zero: is no file"),
+    "empty key": (("--key-file", "{empty}"), "{empty}: is empty, expected a key"),
+    "empty passphrase": (("--passphrase-file", "{empty}"), "has 0 bytes or more"),
+    "both": (
+        ("--key-file", "{key}", "--passphrase-file", "{key}"),
+        "is given, and --key-file {key} as well",
+    ),
+}
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+@pytest.mark.parametrize(("own", "message"), UNFIT.values(), ids=UNFIT)
+def test_what_cannot_open_the_disk_is_refused_before_it_is_written(
+    full: Scene, own: Sequence[str], message: str, *, inside: bool
+) -> None:
+    bind(full.container, APP)
+    (full.directory / "empty").touch()
+    (full.directory / "key").write_text("sesame\n")
+    names = {"disk": full.disk, **{name: full.directory / name for name in ("empty", "key")}}
+    with untouched(full.disk):
+        done = full.install(own=[word.format(**names) for word in own], inside=inside, ok=2)
+    assert message.format(**names) in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["to-filesystem", "to-existing-root"])
+@pytest.mark.parametrize("option", ["--root-partition", "--key-file", "--passphrase-file"])
+def test_directory_has_nothing_to_open(scene: Scene, verb: str, option: str) -> None:
+    bind(scene.container, APP)
+    (scene.directory / "key").write_text("sesame\n")
+    point = scene.directory / "point"
+    point.mkdir()
+    done = scene.install(verb, point, own=(option, scene.directory / "key"), ok=2)
+    assert f"{option}: makes no sense with {verb}" in done.stderr
+    assert not list(point.iterdir())
+
+
 # --- targets ---------------------------------------------------------------------------------
 
 

@@ -17,14 +17,14 @@ def make_entries(root: Path) -> Path:
 
 def test_no_entry_is_left_for_a_boot_loader(tmp_path: Path) -> None:
     entries = make_entries(tmp_path)
-    renamed = set_aside(tmp_path, "an image is missing")
+    renamed = set_aside([tmp_path], "an image is missing")
     assert list(entries.glob("*.conf")) == []
     assert sorted(renamed) == sorted(entries.iterdir())
 
 
 def test_the_note_tells_why_and_how_to_undo_it(tmp_path: Path) -> None:
     entries = make_entries(tmp_path)
-    set_aside(tmp_path, "an image is missing")
+    set_aside([tmp_path], "an image is missing")
     note = (entries.parent / NOTE).read_text()
     assert "an image is missing" in note
     assert "rename" in note
@@ -37,10 +37,10 @@ def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "boot").mkdir(parents=True)
     (root / "boot/loader").symlink_to(outside.parent)
-    assert set_aside(root, "x") == ()
+    assert set_aside([root], "x") == ()
     assert (outside / "mine.conf").exists()
 
 
 def test_a_root_without_entries_is_left_alone(tmp_path: Path) -> None:
-    assert set_aside(tmp_path, "x") == ()
+    assert set_aside([tmp_path], "x") == ()
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from installer_plugin import process
+from installer_plugin.errors import InterruptedBySignal
+from installer_plugin.interrupt import interruptible
 from installer_plugin.process import (
     STDERR_TAIL_LINES,
     Command,
@@ -288,3 +290,24 @@ def test_tool_is_found_through_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_tool("tool") is None
     tool.chmod(0o755)
     assert find_tool("tool") == str(tool)
+
+
+@real
+def test_signal_while_a_program_is_started_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It runs already, and nobody has it in hand yet."""
+    started: list[subprocess.Popen[bytes]] = []
+    start = process._start
+
+    def slowly(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
+        started.append(start(command, one_output=one_output))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        return started[0]
+
+    monkeypatch.setattr(process, "_start", slowly)
+    command = Command(argv=("sleep", "600"), purpose="x")
+    with interruptible(), pytest.raises(InterruptedBySignal, match="SIGTERM"):
+        Runner().run(command)
+    assert started[0].returncode == -signal.SIGTERM

@@ -43,6 +43,7 @@ FULL = Request(
     require_bound_images=True,
     dry_run=True,
     jobs=3,
+    fetched=Path("/f"),
 )
 IMAGE = CopiedImage(
     resolved=ResolvedImage(

@@ -14,6 +14,8 @@ Environment:
   copied; ``BOOTC_EXP_EXTERNAL_CONTAINER_TOOL`` counts from 1.16.0.
 - ``STANDIN_FAIL_AT``: fail before a step, to see what callers do: ``resolve``, ``store``, ``deploy``,
   ``bootloader``, ``bound-images`` or ``finalize``.
+- ``STANDIN_PAUSE_AT=STEP:FILE``: make that file before the step, and wait until it is gone.
+- ``STANDIN_SEPARATE_BOOT``: give an unencrypted disk a boot partition too, as bootc does with LUKS.
 - ``STANDIN_TMP``: a directory to mount a tmpfs on, as bootc does on ``/tmp``.
 - ``STANDIN_LUKS_PASSPHRASE``: put the root on LUKS2 with this passphrase. bootc itself has only the
   TPM for that.

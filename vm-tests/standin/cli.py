@@ -111,6 +111,7 @@ def _plan(setup: Setup, arguments: argparse.Namespace) -> Plan:
         root_size=arguments.root_size,
         composefs=arguments.composefs_backend,
         passphrase=setup.passphrase,
+        separate_boot=setup.separate_boot or setup.passphrase is not None,
     )
 
 

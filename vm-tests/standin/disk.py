@@ -43,6 +43,7 @@ class Plan:
     root_size: str | None
     composefs: bool
     passphrase: str | None
+    separate_boot: bool
 
     def table(self) -> str:
         """The partition table for sfdisk."""
@@ -51,7 +52,7 @@ class Plan:
             lines.append(f"size=1MiB, type={BIOS_BOOT}, name=BIOS-BOOT, bootable")
         esp = ESP_COMPOSEFS_MIB if self.composefs else ESP_MIB
         lines.append(f"size={esp}MiB, type={ESP}, name=EFI-SYSTEM")
-        if self.passphrase is not None:
+        if self.separate_boot:
             lines.append(f"size={BOOT_MIB}MiB, type={XBOOTLDR}, name=boot")
         size = f"size={self.root_size}, " if self.root_size else ""
         lines.append(f"{size}type={ROOT_TYPES[platform.machine()]}, name=root")
@@ -85,13 +86,14 @@ def fresh_disk(plan: Plan) -> Iterator[MountedDisk]:
         _mount(root, MOUNT_POINT, stack)
         boot = MOUNT_POINT / "boot"
         boot.mkdir()
-        if plan.passphrase is not None:
-            run((*MKFS["ext4"], "boot", nodes["boot"]))
+        if plan.separate_boot:
+            # Without verity, which blocks as small as those of a small file system do not have.
+            run(("mkfs.ext4", "-q", "-F", "-L", "boot", nodes["boot"]))
             _mount(nodes["boot"], boot, stack)
         yield MountedDisk(
             root=MOUNT_POINT,
             kargs=(*kargs, f"root=UUID={uuid}", "rw"),
-            boot=boot if plan.passphrase is not None else None,
+            boot=boot if plan.separate_boot else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,10 @@ class Setup:
     version: tuple[int, ...]
     fail_at: str | None
     passphrase: str | None
+    separate_boot: bool
+    """Whether an unencrypted disk has a boot partition too."""
+    pause: tuple[str, Path] | None
+    """Where to wait, and the file that is made then: its removal ends it."""
     tool: str | None
     """Takes the place of podman and skopeo alike."""
 
@@ -28,12 +33,15 @@ class Setup:
         fail_at = os.environ.get("STANDIN_FAIL_AT") or None
         if fail_at not in (None, *STEPS):
             raise ValueError(f"STANDIN_FAIL_AT={fail_at}: expected one of {', '.join(STEPS)}")
+        step, _, file = os.environ.get("STANDIN_PAUSE_AT", "").partition(":")
         version = tuple(map(int, os.environ.get("STANDIN_VERSION", "1.16.9").split(".")))
         return cls(
             root=Path(os.environ.get("STANDIN_CONTAINER_ROOT", "/")).absolute(),
             version=version,
             fail_at=fail_at,
             passphrase=os.environ.get("STANDIN_LUKS_PASSPHRASE"),
+            separate_boot="STANDIN_SEPARATE_BOOT" in os.environ,
+            pause=(step, Path(file)) if step else None,
             tool=os.environ.get(TOOL_VARIABLE) if version >= (1, 16, 0) else None,
         )
 
@@ -58,7 +66,11 @@ class Setup:
         return (0, 1, 14) <= self.version < (1, 1, 3)
 
     def reach(self, step: str) -> None:
-        """Fail here if a test wants that; raises InstallError."""
+        """Wait or fail here if a test wants that; raises InstallError."""
+        if self.pause and self.pause[0] == step:
+            self.pause[1].touch()
+            while self.pause[1].exists():
+                time.sleep(0.05)
         if step == self.fail_at:
             raise InstallError(f"failing before {step}, as STANDIN_FAIL_AT asks")
 

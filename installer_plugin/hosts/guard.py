@@ -1,0 +1,179 @@
+"""Keeps a target from booting without its images when the installation itself is killed.
+
+While bootc may write boot entries and the images are not there, a record of the target is on file. The
+installation and bootc hold a shared lock on it. A guard, a process of its own, waits for an exclusive
+one: it comes to it when all of them have gone, and finds the record only if nobody has come to an end.
+Should the guard be killed as well, the next call of ours does its work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from installer_plugin.block.claim import claimed, owned_prefix
+from installer_plugin.block.journal import opening
+from installer_plugin.errors import (
+    BoundImagesError,
+    DataError,
+    HostError,
+    PreflightError,
+    Problem,
+)
+from installer_plugin.events import Events
+from installer_plugin.hosts.boot_entries import STAGE, reason_of
+from installer_plugin.hosts.program import program_argv
+from installer_plugin.hosts.unproven import Unproven
+from installer_plugin.process import (
+    LOCK,
+    Command,
+    CommandError,
+    Runner,
+    bound_to_us_argv,
+    find_tool,
+    sharing_lock_argv,
+)
+from installer_plugin.request import Context
+
+PREFIX = "unproven-"
+UNPROVEN = "the installation has ended before its images were proven"
+PATIENCE_SECONDS = 60.0
+"""How long the kernel may take to let go of a disk whose users were killed."""
+PAUSE_SECONDS = 0.5
+# The file stays open in what comes after; what says a word too much has nobody to hear it.
+WAIT = 'exec 9<"$1"; echo watching; shift; flock --exclusive 9; exec "$@" >/dev/null 2>&1'
+FAILURES = (BoundImagesError, CommandError, DataError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Of one installation."""
+
+    unproven: Unproven
+    context: Context
+    record: Path | None
+    """None where the target may boot whatever happens."""
+
+    def bound_argv(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """*argv*, told to end when we die, and so that the guard waits for its end too."""
+        bound = bound_to_us_argv(argv)
+        return bound if self.record is None else sharing_lock_argv(bound, self.record)
+
+    def over(self) -> None:
+        """Nothing more is to be done if we are killed: the boot entries are set aside."""
+        if self.record is not None:
+            over(self.record)
+
+    @contextmanager
+    def protected(self, *, once_more: bool = False) -> Iterator[None]:
+        """Keep what bootc has written from booting when anything goes wrong.
+
+        Unless the boot entries were set aside before, or *once_more*, when they have come back. What
+        cannot be done now is left to the next call of ours.
+        """
+        try:
+            yield
+        except BaseException as failure:
+            if self.record is not None and (once_more or self.record.exists()):
+                self._keep_from_booting(reason_of(failure))
+            raise
+
+    def _keep_from_booting(self, reason: str) -> None:
+        events = self.context.events
+        try:
+            self.unproven.keep_from_booting(reason, self.context.runner, events)
+        except FAILURES as error:
+            target = self.unproven.before.target
+            events.warn(STAGE, f"{target}: its boot entries could not be set aside: {error}")
+        else:
+            self.over()
+
+
+@contextmanager
+def guarding(unproven: Unproven, context: Context, *, keep: bool) -> Iterator[Guard]:
+    """Have the target guarded until the context is left, unless it may boot anyway (*keep*).
+
+    Raises PreflightError and HostError.
+    """
+    if keep:
+        yield Guard(unproven, context, None)
+        return
+    if find_tool(LOCK) is None:
+        message, hint = "not found in PATH, expected it there", "install util-linux"
+        raise PreflightError(Problem(subject=LOCK, message=message, hint=hint))
+    with ExitStack() as stack:
+        record = stack.enter_context(_recorded(unproven))
+        argv = ("sh", "-e", "-c", WAIT, "guard", str(record), *program_argv("guard", str(record)))
+        try:
+            stack.enter_context(context.runner.hold(Command(argv=argv, purpose="guard the target")))
+        except CommandError as error:
+            over(record)
+            raise HostError(error.problem("guard", hint="see whether sh and flock run")) from error
+        yield Guard(unproven, context, record)
+        over(record)
+
+
+@contextmanager
+def _recorded(unproven: Unproven) -> Iterator[Path]:
+    """*unproven* on file, locked by us until the context is left; what is to be done then stays."""
+    state = unproven.opening.state
+    with opening(state):
+        fd, name = tempfile.mkstemp(prefix=owned_prefix(PREFIX), dir=state)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        os.write(fd, unproven.dump())
+    try:
+        yield Path(name)
+    finally:
+        os.close(fd)
+
+
+def over(record: Path) -> None:
+    """Nothing more is to be done about *record*, whatever happens from now on."""
+    record.unlink(missing_ok=True)
+
+
+def close_abandoned(state: Path, context: Context) -> None:
+    """Do what a guard that was killed has not done; what cannot be done is told."""
+    if os.geteuid() != 0 or not state.is_dir():
+        return
+    with opening(state):
+        records = sorted(state.glob(f"{PREFIX}*"))
+    for record in records:
+        try:
+            # A guard is waited for, which may be about to do it.
+            with claimed(record, PREFIX, PATIENCE_SECONDS) as ours:
+                if ours and record.exists():
+                    _settle(record, state, context.runner, context.events)
+        except FAILURES as error:
+            if not record.exists():
+                continue  # somebody else has done it
+            said = f"an installation has failed, and its target may boot: {error}"
+            context.events.warn(STAGE, f"{said}; keep it from booting, then remove {record}")
+
+
+def _settle(record: Path, state: Path, runner: Runner, events: Events) -> None:
+    content = record.read_bytes()
+    if content:  # else it was killed before it had begun
+        unproven = Unproven.parse(content, str(record), state)
+        unproven.keep_from_booting(UNPROVEN, runner, events)
+        events.step(STAGE, f"{unproven.before.target}: {UNPROVEN}: its boot entries are set aside")
+    over(record)
+
+
+def main(argv: Sequence[str]) -> None:
+    """What the guard does once it is alone: ``RECORD``."""
+    record = Path(argv[0])
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while record.exists():
+        try:
+            _settle(record, record.parent, Runner(), Events())
+        except FAILURES:
+            if time.monotonic() > deadline:
+                raise  # the next call of ours finds the record, and tells people
+            time.sleep(PAUSE_SECONDS)
