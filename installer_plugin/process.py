@@ -29,8 +29,8 @@ WRAPPER, LOCK = "setpriv", "flock"
 PACKAGE_PLACE = Path(__file__).resolve().parents[1]
 """Where this package is found by those who import it."""
 _OUR_PROGRAM = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from importlib import import_module; import_module(sys.argv.pop(1)).main()"
+    "import sys; sys.path.append(sys.argv.pop(1)); from importlib import import_module; "
+    "import_module(sys.argv.pop(1)).main(sys.argv[1:])"
 )
 
 
@@ -104,13 +104,12 @@ def bound_to_us_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     return (WRAPPER, "--pdeathsig", "TERM", "--", *argv)
 
 
-def our_program_argv(module: str, *arguments: str) -> tuple[str, ...]:
-    """``main()`` of a module of ours as a program that ends when we die, wherever we are installed.
+def our_program_argv(module: str, *words: str) -> tuple[str, ...]:
+    """The call of ``main(words)`` in a module of ours as a program of its own.
 
-    Nothing is imported from the directory it is called in (-P).
+    Whatever the working directory is: nothing is imported from there (-P).
     """
-    words = (sys.executable, "-P", "-c", _OUR_PROGRAM, str(PACKAGE_PLACE), module, *arguments)
-    return bound_to_us_argv(words)
+    return (sys.executable, "-P", "-c", _OUR_PROGRAM, str(PACKAGE_PLACE), module, *words)
 
 
 def sharing_lock_argv(argv: tuple[str, ...], file: Path) -> tuple[str, ...]:

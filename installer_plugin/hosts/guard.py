@@ -28,7 +28,6 @@ from installer_plugin.errors import (
 )
 from installer_plugin.events import Events
 from installer_plugin.hosts.boot_entries import STAGE, reason_of
-from installer_plugin.hosts.program import program_argv
 from installer_plugin.hosts.unproven import Unproven
 from installer_plugin.process import (
     LOCK,
@@ -37,10 +36,12 @@ from installer_plugin.process import (
     Runner,
     bound_to_us_argv,
     find_tool,
+    our_program_argv,
     sharing_lock_argv,
 )
 from installer_plugin.request import Context
 
+PROGRAM = "installer_plugin.hosts.guard"
 PREFIX = "unproven-"
 UNPROVEN = "the installation has ended before its images were proven"
 PATIENCE_SECONDS = 60.0
@@ -109,7 +110,8 @@ def guarding(unproven: Unproven, context: Context, *, keep: bool) -> Iterator[Gu
         raise PreflightError(Problem(subject=LOCK, message=message, hint=hint))
     with ExitStack() as stack:
         record = stack.enter_context(_recorded(unproven))
-        argv = ("sh", "-e", "-c", WAIT, "guard", str(record), *program_argv("guard", str(record)))
+        program = our_program_argv(PROGRAM, str(record))
+        argv = ("sh", "-e", "-c", WAIT, "guard", str(record), *program)
         try:
             stack.enter_context(context.runner.hold(Command(argv=argv, purpose="guard the target")))
         except CommandError as error:

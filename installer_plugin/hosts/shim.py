@@ -26,15 +26,15 @@ from installer_plugin.hosts.boot_entries import Entries, held_back
 from installer_plugin.hosts.guard import over
 from installer_plugin.hosts.mountinfo import locate_store, parse_mountinfo
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
-from installer_plugin.hosts.program import program_argv
 from installer_plugin.hosts.relay import written_to
 from installer_plugin.interrupt import interruptible
-from installer_plugin.process import Runner
+from installer_plugin.process import Runner, our_program_argv
 from installer_plugin.request import Context
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.stages.report import problem_json
 from installer_plugin.storage.naming import replace_file
 
+PROGRAM = "installer_plugin.hosts.shim"
 ALIAS = "/run/bootc/storage"
 """Where bootc bind-mounts the target store for podman."""
 DESTINATION = f"containers-storage:[overlay@{ALIAS}+/proc/self/fd/3]"
@@ -140,7 +140,7 @@ def pushed_image(words: Sequence[str]) -> str | None:
 
 def shim_script(folder: Path) -> str:
     """The program that PATH leads to."""
-    return f'#!/bin/sh\nexec {shlex.join(program_argv("shim", str(folder)))} "$@"\n'
+    return f'#!/bin/sh\nexec {shlex.join(our_program_argv(PROGRAM, str(folder)))} "$@"\n'
 
 
 def main(argv: Sequence[str]) -> NoReturn:

@@ -13,7 +13,13 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from installer_plugin.process import Command, CommandError, Runner, our_program_argv
+from installer_plugin.process import (
+    Command,
+    CommandError,
+    Runner,
+    bound_to_us_argv,
+    our_program_argv,
+)
 from installer_plugin.storage.jobs import Job
 from installer_plugin.storage.worker import Ended, Failed, Inbox, Message, Moved, Share, work_off
 
@@ -77,7 +83,7 @@ class _Crew:
 
     def work(self, share: Share) -> None:
         """Have a process do *share*."""
-        argv = our_program_argv(PROGRAM)
+        argv = bound_to_us_argv(our_program_argv(PROGRAM))
         command = Command(argv=argv, purpose=f"work on {len(share)} layers", umask=0)
         try:
             self._runner.follow(command, Inbox(self._tell).add, stdin=pickle.dumps(share))

@@ -15,7 +15,13 @@ from installer_plugin.storage import locks
 from installer_plugin.storage.consistency import LINK_ID, SMALL_FILE
 from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, GraphRoot
 from installer_plugin.storage.naming import replace_file
-from installer_plugin.storage.records import Records, dump_records
+from installer_plugin.storage.records import (
+    MANIFEST_KEY,
+    ImageRecord,
+    Records,
+    big_data_file_name,
+    dump_records,
+)
 
 _LAYER_ID = re.compile(r"[0-9a-f]{64}")
 _HALF_WRITTEN = ("overlay-layers/.*.tmp", "overlay-images/.*.tmp", "overlay-images/*/.*.tmp")
@@ -23,20 +29,29 @@ _HALF_WRITTEN = ("overlay-layers/.*.tmp", "overlay-images/.*.tmp", "overlay-imag
 
 
 def remove_unfinished(graph_root: Path) -> None:
-    """Remove layers that a killed writer left incomplete, and half-written files.
+    """Remove what a killed writer left: incomplete layers, images without a config, half-written files.
 
     containers-storage does this to layers when it opens a store for writing (layers.go, load): files
-    first, then the record, so that a crash repeats it. Raises DataError and OSError.
+    first, then the record, so that a crash repeats it. It makes an image's record before its config and
+    manifests, and whoever copies with its code gives the name last. Raises DataError and OSError.
     """
     with (
         locks.exclusive(graph_root, locks.LAYERS_LOCK) as layers_lock,
-        locks.exclusive(graph_root, locks.IMAGES_LOCK),
+        locks.exclusive(graph_root, locks.IMAGES_LOCK) as images_lock,
         GraphRoot.open(graph_root) as store,
     ):
         for pattern in _HALF_WRITTEN:
             for path in graph_root.glob(pattern):
                 path.unlink()
         records = store.read_records()
+        unfinished = [image for image in records.images if _is_unfinished(store, image)]
+        if unfinished:
+            images_lock.announce_write()
+            kept_images = [image.raw for image in records.images if image not in unfinished]
+            replace_file(graph_root / IMAGES_JSON, dump_records(kept_images))
+        for image in unfinished:
+            if store.root.is_dir(f"overlay-images/{image.id}"):
+                shutil.rmtree(graph_root / "overlay-images" / image.id)
         abandoned = {id_ for id_ in records.abandoned() if _LAYER_ID.fullmatch(id_)}
         if not abandoned:
             return
@@ -45,6 +60,18 @@ def remove_unfinished(graph_root: Path) -> None:
         kept = [layer.raw for id_, layer in records.layers.items() if id_ not in abandoned]
         layers_lock.announce_write()
         replace_file(graph_root / LAYERS_JSON, dump_records(kept))
+
+
+def _is_unfinished(store: GraphRoot, image: ImageRecord) -> bool:
+    """Whether the writer of *image* died before it was whole; a list of images has no layer."""
+    needed = (image.config_key, MANIFEST_KEY)
+    if image.names or image.layer is None:
+        return False
+    folder = f"overlay-images/{image.id}"
+    return not all(
+        key in image.big_data_names and store.root.has_entry(f"{folder}/{big_data_file_name(key)}")
+        for key in needed
+    )
 
 
 def remove_images(graph_root: Path, image_ids: Collection[str]) -> None:

@@ -104,7 +104,7 @@ class Inbox:
             self._take(pickle.loads(b64decode(whole)))  # noqa: S301 - from a program of ours
 
 
-def main() -> None:
+def main(_words: Sequence[str]) -> None:
     """Do the jobs that stdin holds."""
 
     def tell(message: Message) -> None:

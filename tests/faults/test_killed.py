@@ -80,7 +80,9 @@ def test_copy_killed_at_any_moment_is_completed_by_the_next_run(
     template = _template(jobs, disk)
     job = jobs(*BOTH, at=_fresh(template), engine=engine)
     sources = [jobs(*BOTH[:number], at=job.physical).source for number in range(3)]
-    duration = _duration(job)
+    first = _duration(job)
+    _fresh(template)
+    duration = min(first, _duration(job))  # the first one may have had cold caches
     failures, killed = {}, 0
     for moment in _moments(duration, count):
         _fresh(template)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from installer_plugin.storage.records import big_data_file_name
 from tests.commands import CommandError, run, unshared
 from tests.debian import DebianRoot
 from tests.declared import Declared, build_image, unit
@@ -92,6 +93,26 @@ def test_second_copy_copies_nothing_and_still_verifies(
 def _without_locks(found: Listing) -> Listing:
     """Without what taking a lock writes."""
     return {name: entry for name, entry in found.items() if not name.endswith(b".lock")}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("lost", ["config", "manifest", "everything"])
+def test_image_whose_writer_was_killed_before_its_config_is_copied_again(
+    engine: str, lost: str, declared: Declared, everything: Lab
+) -> None:
+    root = everything.bind(declared.units)
+    everything.run("copy", f"--engine={engine}", root, everything.target)
+    file = everything.store / "overlay-images/images.json"
+    records = json.loads(file.read_text())
+    for record in records:
+        # As containers-storage has it in between: a record without a name, files one by one.
+        record["names"] = []
+        keys = {"config": [f"sha256:{record['id']}"], "manifest": ["manifest"]}
+        for key in keys.get(lost, record["big-data-names"]):
+            (file.parent / record["id"] / big_data_file_name(key)).unlink()
+    file.write_text(json.dumps(records))
+    done = everything.run("copy", f"--engine={engine}", root, everything.target)
+    assert done.stderr.count(": copying ") == len({record["id"] for record in records})
 
 
 @pytest.mark.parametrize("engine", ENGINES)
