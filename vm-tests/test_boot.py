@@ -11,6 +11,7 @@ from diskimage import NotBootableError, boot_entry, mounted_root
 from guest import FULL
 from scene import (
     IN_STORE,
+    PODMAN_RUN,
     STORE,
     UNBOUND,
     UNITS_OF_APPS,
@@ -27,7 +28,6 @@ from tests.commands import run, unshared
 from tests.stores import Store, make_store
 
 BOUND = (WEB, WORKER)
-PODMAN_RUN = f"{IN_STORE} run --rm --pull=never --network=none --cgroups=disabled"
 BIG = "localhost/big:1"
 BIG_MIB = 160
 """Enough that an installation is still copying it when it is killed at the first word of that."""
@@ -88,7 +88,7 @@ def test_quadlet_unit_is_active_after_the_whole_boot(good_disk: Path, stage: Sce
 def test_other_file_systems(kind: Literal["xfs", "btrfs"], bound_os: Path, stage: Scene) -> None:
     """the same on another root file system"""
     disk = stage.new_disk()
-    stage.install(bound_os, disk, fs=kind)
+    stage.install(bound_os, disk, bootc=(f"--filesystem={kind}",))
     said = stage.boot(
         disk,
         {
@@ -164,11 +164,10 @@ def test_pinned_image_runs_by_its_pinned_name(system: Path, stage: Scene) -> Non
 
 
 @pytest.mark.slow
-def test_killed_installation_does_not_boot(system: Path, stage: Scene, tmp_path: Path) -> None:
+def test_killed_installation_does_not_boot(system: Path, stage: Scene, stores: Path) -> None:
     """an installation killed while it copies does not boot; the next one succeeds"""
-    store = make_store(tmp_path)
-    context = tmp_path / "big"
-    build_app(store, context, BIG, "busybox cat /content", mebibytes=BIG_MIB)
+    store = make_store(stores / "big")
+    build_app(store, stores / "big/context", BIG, "busybox cat /content", mebibytes=BIG_MIB)
     big = stage.with_store(store)
     root = os_with(system, stage.folder / "os", {"big.image": f"[Image]\nImage={BIG}\n"})
     disk = stage.new_disk()
