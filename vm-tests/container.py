@@ -27,11 +27,12 @@ layers="lowerdir=$image,upperdir=$container/upper,workdir=$container/work"
 mount -t overlay overlay -o "$layers" "$container"
 for shared in dev proc sys; do mount --rbind "/$shared" "$container/$shared"; done
 for empty in run tmp var; do mount -t tmpfs tmpfs "$container/$empty"; done
+mkdir "$container/var/tmp"
+for link in home media mnt opt root srv; do mkdir "$container/$(readlink "$container/$link")"; done
 for shared in $VOLUMES; do
     mkdir -p "$container/${shared#*:}"
     mount --bind "${shared%%:*}" "$container/${shared#*:}"
 done
-mkdir -p "$container/var/tmp" "$container/var/roothome"
 printf 'engine="podman"\\nimageid="%s"\\n' "$id" >"$container/run/.containerenv"
 exec "$@"
 """

@@ -179,24 +179,27 @@ class Scene:
         Raises NotBootableError, GuestError.
         """
         program = guest.script(questions)
-        machine = self.machine(Drive(disk, writable), program, how=how, files=files or {})
+        machine = self.machine([Drive(disk, writable)], program, how=how, files=files or {})
         with self.clock.step("boot" if how == MICRO else "whole boot"), machine:
             text = machine.finish(_SECONDS[how])
         return guest.answers(text)
 
     def machine(
         self,
-        disk: Drive,
+        drives: Sequence[Drive],
         program: str,
         *,
         how: str,
         files: Mapping[str, Path],
-        extra: Sequence[Drive] = (),
+        mebibytes: int = 1024,
     ) -> Machine:
-        """A machine with that disk, ready to start."""
+        """A machine that boots from the first of the drives, ready to start.
+
+        The second that the guest sees is the archive with the program and the files.
+        """
         folder = self.folder / how.partition(".")[0].partition("=")[0]
         folder.mkdir(exist_ok=True)
-        entry = boot_entry(disk.image, folder)
+        entry = boot_entry(drives[0].image, folder)
         kernel = Kernel(
             image=entry.image,
             initramfs=entry.initramfs,
@@ -206,8 +209,9 @@ class Scene:
         return Machine(
             Guest(
                 kernel=kernel,
-                drives=(disk, Drive(archive), *extra),
+                drives=(drives[0], Drive(archive), *drives[1:]),
                 credentials=(CREDENTIAL,) if how == FULL else (),
+                mebibytes=mebibytes,
             ),
             self.accelerator,
             folder,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from diskimage import NotBootableError, boot_entry, mounted_root
+from diskimage import NotBootableError, boot_entry, mounted
 from guest import FULL
 from scene import (
     IN_STORE,
@@ -122,7 +122,7 @@ def test_missing_image_leaves_the_disk_alone(system: Path, stage: Scene) -> None
 def test_flipped_byte_is_found(good_disk: Path, stage: Scene) -> None:
     """one byte of the finished disk is flipped: found on the host and in the guest"""
     disk = stage.copy(good_disk)
-    with mounted_root(disk, writable=True) as root:
+    with mounted(disk, writable=True) as root:
         flip_a_byte(next((root / STORE / "overlay").glob("*/diff/content")))
     done = stage.verify(disk, ok=VERIFICATION_FAILED)
     assert "/content" in done.stderr
