@@ -48,7 +48,7 @@ def leftovers(before: Machine, session: str, own: Iterable[Path], *, alone: bool
     return sorted(
         [f"loop device {loop}" for loop in loops]
         + [f"mount {mount}" for mount in mounts]
-        + [f"process {pid} {command}" for pid, command in _processes(session)]
+        + [f"process {process}" for process in _processes(session)]
     )
 
 
@@ -65,11 +65,11 @@ def detach_below(directory: Path) -> list[str]:
 def clear_away(directory: Path, session: str) -> None:
     """End the processes of a session that has died, and free what it has mounted or attached below."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while stragglers := list(_processes(session)):
+    while stragglers := _processes(session):
         assert time.monotonic() < deadline, f"cannot be ended: {stragglers}"
-        for pid, _ in stragglers:
+        for straggler in stragglers:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(int(straggler.split()[0]), signal.SIGKILL)
         time.sleep(0.02)
     detach_below(directory)
     for device, file in _loops():
@@ -83,18 +83,20 @@ def _names(text: str, marks: Iterable[str]) -> bool:
     return any(mark in text for mark in marks)
 
 
-def _processes(session: str) -> Iterator[tuple[int, str]]:
-    """Process ID and command line of all that inherited the session's variable, but us."""
+def _processes(session: str) -> list[str]:
+    """`PID COMMAND` of all that inherited the session's variable, but us."""
     mark = f"{SESSION_VARIABLE}={session}".encode()
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
             continue
         try:
             if mark in (process / "environ").read_bytes().split(b"\0"):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
-                yield int(process.name), command.decode(errors="replace")
+                found.append(f"{process.name} {command.decode(errors='replace')}")
         except OSError:
             continue  # it ended meanwhile
+    return found
 
 
 def _loops() -> Iterator[tuple[str, str]]:
