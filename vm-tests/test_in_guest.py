@@ -56,7 +56,7 @@ INSTALLATIONS = {
 
 @pytest.mark.parametrize("way", INSTALLATIONS)
 def test_power_cut_after_success(way: str, good_disk: Path, stage: Scene) -> None:
-    """the power fails the moment after success was reported: the disk verifies"""
+    """the power fails right after success was reported: the disk verifies"""
     small = osroot.small_root(stage.folder / "small")
     for name, text in UNITS_OF_APPS.items():
         (small / UNITS).mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ ROOMY_MEBIBYTES = 2560
 
 
 def test_encrypted_root(good_disk: Path, stage: Scene) -> None:
-    """LUKS2 with a passphrase: installed, opened, proven, booted; closed to another one"""
+    """LUKS2: installed, opened, proven, booted by its passphrase alone"""
     right, wrong = stage.folder / "right", stage.folder / "wrong"
     right.write_text("correct horse")
     wrong.write_text("battery staple")
@@ -138,7 +138,7 @@ def test_encrypted_root(good_disk: Path, stage: Scene) -> None:
 
 
 def test_store_survives_its_use(good_disk: Path, stage: Scene) -> None:
-    """after a boot in which podman ran containers from it, the store verifies and runs again"""
+    """after podman has run containers from it, the store verifies and runs"""
     disk = stage.copy(good_disk)
     questions = {
         "web": "systemctl is-active web.service",
@@ -192,7 +192,7 @@ QUESTIONS = {
 
 
 def test_service_verifies_at_boot(os_with_service: Path, stage: Scene) -> None:
-    """our unit verifies at boot: good images start, an image with a flipped byte does not"""
+    """our unit verifies at boot: a unit with a flipped byte does not start"""
     disk = stage.new_disk()
     stage.install(os_with_service, disk)
     said = stage.boot(disk, QUESTIONS, how=FULL)

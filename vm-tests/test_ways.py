@@ -52,7 +52,7 @@ def container(bound_os: Path, stores: Path) -> Container:
 
 @pytest.mark.parametrize("when", ["during", pytest.param("after", marks=pytest.mark.slow)])
 def test_os_image_installs_itself(when: str, container: Container, stage: Scene) -> None:
-    """the OS image installs itself, and its images while bootc copies, or after"""
+    """the image installs itself, bound images while bootc copies or after"""
     disk = stage.new_disk()
     options = ("--when=after",) if when == "after" else ()
     with stage.clock.step("install"):
