@@ -31,7 +31,7 @@ IMAGE = "localhost/os:1"
 NEEDED_BYTES = 3 << 30
 SMALL_KERNEL = "6.0.0-small"
 
-_NO_SPACE = "No space left on device"
+_NO_SPACE = re.compile(r"No space left on device|enough free space")
 _NO_MIRROR = re.compile(
     r"Could not (connect|resolve)|Temporary failure|Unable to connect|Failed to fetch"
     r"|Connection (timed out|refused)|does not have a Release file"
@@ -158,16 +158,18 @@ def _build_whole(root: Path) -> None:
 
 def _explained(error: Exception, cache: Path) -> OsRootError:
     text = str(error)
-    last = text.strip().splitlines()[-1]
-    if _NO_SPACE in text:
+    lines = text.strip().splitlines()
+    # What comes after the first error is about what did not happen because of it.
+    told = next((line for line in lines if line.startswith("E: ")), lines[-1])
+    if _NO_SPACE.search(text):
         return OsRootError(f"{cache}: no space left while building the OS root: make room there")
-    unreachable = next((line for line in text.splitlines() if _NO_MIRROR.search(line)), None)
+    unreachable = next((line for line in lines if _NO_MIRROR.search(line)), None)
     if unreachable:
         return OsRootError(
             f"the package mirror does not answer ({unreachable.strip()}): check the network, or "
             f"name a Debian mirror by {MIRROR_VARIABLE}=http://..."
         )
-    return OsRootError(f"building the OS root failed: {last}")
+    return OsRootError(f"building the OS root failed: {told}")
 
 
 def _bootstrap(root: Path) -> None:
@@ -179,7 +181,7 @@ def _bootstrap(root: Path) -> None:
     # No initramfs is wanted but ours, and generating one takes longer than installing all else.
     idle = 'printf "#!/bin/sh\\n" >"$1/usr/local/sbin/update-initramfs"; chmod 755 "$1"/usr/local/sbin/*'
     run(
-        ("sh", "-c", 'umask 022; exec mmdebstrap "$@"', "sh", "--quiet", "--mode=root",
+        ("sh", "-c", 'umask 022; exec mmdebstrap "$@"', "sh", "--mode=root",
          "--variant=minbase", *excluded, '--aptopt=Apt::Install-Recommends "false"', *patience,
          f"--essential-hook={idle}", '--customize-hook=rm "$1/usr/local/sbin/update-initramfs"',
          f"--include={','.join(PACKAGES)}", SUITE, os.fspath(root), *([mirror] if mirror else [])),
