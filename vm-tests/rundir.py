@@ -31,9 +31,11 @@ def run_directory(parent: Path, prefix: str, session: str) -> Iterator[Path]:
             directory = parent / f"{prefix}-{session}"
             directory.mkdir(mode=0o700)
             stack.enter_context(_locked(directory))
-        yield directory
-        if not (directory / _KEPT).exists():
-            shutil.rmtree(directory)
+        try:
+            yield directory
+        finally:
+            if not (directory / _KEPT).exists():
+                shutil.rmtree(directory)
 
 
 @contextmanager

@@ -39,6 +39,12 @@ def test_directory_is_there_for_the_time_of_a_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_directory_goes_when_the_run_is_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), rundir.run_directory(tmp_path, "run", "a"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_kept_directory_stays_for_people(tmp_path: Path) -> None:
     with rundir.run_directory(tmp_path, "run", "a") as kept:
         rundir.keep(kept)
