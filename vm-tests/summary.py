@@ -8,6 +8,8 @@ from scene import Step
 
 COLUMNS = 80
 _INDENT = " " * 12
+_KEEP = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit while lines are broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def case_lines(title: str, cases: Sequence[Told]) -> Iterator[str]:
         yield f"\n{title}"
     for case in cases:
         yield from _line(case.seconds, case.about)
-        steps = ", ".join(f"{step.what} {step.seconds:.0f} s" for step in case.steps)
+        steps = ", ".join(f"{step.what} {step.seconds:.0f}{_KEEP}s" for step in case.steps)
         yield from _wrapped(f"{_INDENT}{case.name}: {steps}" if steps else f"{_INDENT}{case.name}")
 
 
@@ -43,6 +45,7 @@ def _line(seconds: float, text: str) -> Iterator[str]:
 
 
 def _wrapped(text: str) -> Iterator[str]:
-    yield from textwrap.wrap(
+    lines = textwrap.wrap(
         text, COLUMNS, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
     )
+    yield from (line.replace(_KEEP, " ") for line in lines)

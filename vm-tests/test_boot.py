@@ -86,7 +86,7 @@ def test_quadlet_unit_is_active_after_the_whole_boot(good_disk: Path, stage: Sce
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_other_file_systems(kind: Literal["xfs", "btrfs"], bound_os: Path, stage: Scene) -> None:
-    """the same on another root file system"""
+    """bound images run from another root file system"""
     disk = stage.new_disk()
     stage.install(bound_os, disk, bootc=(f"--filesystem={kind}",))
     said = stage.boot(
