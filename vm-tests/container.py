@@ -65,7 +65,8 @@ class Container:
             **self.store.env,
             "VOLUMES": " ".join(f"{outside}:{inside}" for outside, inside in volumes.items()),
             "PYTHONPATH": str(_PRODUCT),
-            "PATH": f"{_PRODUCT / 'standin'}:/usr/sbin:/usr/bin",
+            # bootc itself, where the image has it, and else the stand-in.
+            "PATH": f"/usr/sbin:/usr/bin:{_PRODUCT / 'standin'}",
         }
         return run(unshared(words, prelude=_PRELUDE), env=env)
 

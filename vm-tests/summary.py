@@ -9,7 +9,7 @@ from scene import Step
 COLUMNS = 80
 _INDENT = " " * 12
 _KEEP = "\N{NO-BREAK SPACE}"
-"""Between a number and its unit while lines are broken."""
+"""Where lines are not to be broken, until they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ def case_lines(title: str, cases: Sequence[Told]) -> Iterator[str]:
         yield f"\n{title}"
     for case in cases:
         yield from _line(case.seconds, case.about)
-        steps = ", ".join(f"{step.what} {step.seconds:.0f}{_KEEP}s" for step in case.steps)
+        told = (f"{step.what} {step.seconds:.0f} s" for step in case.steps)
+        steps = ", ".join(step.replace(" ", _KEEP) for step in told)
         yield from _wrapped(f"{_INDENT}{case.name}: {steps}" if steps else f"{_INDENT}{case.name}")
 
 
