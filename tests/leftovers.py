@@ -1,7 +1,10 @@
-"""Finds what a test run has left behind on the machine."""
+"""Finds what a test run has left behind on the machine, and takes away what a dead one left."""
 
 import os
-from collections.abc import Iterable
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from tests.commands import run
 
 SESSION_VARIABLE = "BOUND_IMAGES_TEST_SESSION"
 """Inherited by every process that the tests start, so that stragglers are known by it."""
+_PATIENCE_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +28,9 @@ class Machine:
     def now(cls) -> "Machine":
         """Look at the machine."""
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
-        backing = Path("/sys/block").glob("loop*/loop/backing_file")
-        loops = (f"/dev/{path.parts[3]} {_read(path)}" for path in backing)
         return cls(
             mounts=frozenset(" ".join(line.split()[3:]) for line in lines),
-            loops=frozenset(loops),
+            loops=frozenset(f"{device} {file}" for device, file in _loops()),
         )
 
 
@@ -60,11 +62,29 @@ def detach_below(directory: Path) -> list[str]:
     return found
 
 
+def clear_away(directory: Path, session: str) -> None:
+    """End the processes of a session that has died, and free what it has mounted or attached below."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while stragglers := _processes(session):
+        assert time.monotonic() < deadline, f"cannot be ended: {stragglers}"
+        for straggler in stragglers:
+            with suppress(ProcessLookupError):
+                os.kill(int(straggler.split()[0]), signal.SIGKILL)
+        time.sleep(0.02)
+    detach_below(directory)
+    for device, file in _loops():
+        if file.startswith(f"{directory}/"):
+            # The kernel has scanned no partitions of it if they were added one by one.
+            run(("partx", "--delete", device), ok=(0, 1))
+            run(("losetup", "--detach", device))
+
+
 def _names(text: str, marks: Iterable[str]) -> bool:
     return any(mark in text for mark in marks)
 
 
 def _processes(session: str) -> list[str]:
+    """`PID COMMAND` of all that inherited the session's variable, but us."""
     mark = f"{SESSION_VARIABLE}={session}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -77,6 +97,12 @@ def _processes(session: str) -> list[str]:
         except OSError:
             continue  # it ended meanwhile
     return found
+
+
+def _loops() -> Iterator[tuple[str, str]]:
+    """Device and backing file of every loop device in use."""
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        yield f"/dev/{path.parts[3]}", _read(path)
 
 
 def _read(path: Path) -> str:

@@ -18,7 +18,7 @@ class StoredImage:
     id: str
     """Config digest in hex, without `sha256:`."""
     digest: str
-    """Digest of the default manifest, `sha256:...`."""
+    """Digest of the manifest or list by which it was stored, `sha256:...`."""
     repo_digests: tuple[str, ...]
     """`repository@sha256:...` for every manifest that the store knows, lists included."""
     diff_ids: tuple[str, ...]
@@ -69,10 +69,13 @@ class Store:
     def image(self, name: str) -> StoredImage:
         """Ask podman about an image."""
         (seen,) = json.loads(self.podman("image", "inspect", name))
+        records = json.loads((self.root / "overlay-images/images.json").read_text())
+        # Of an image that came by a list, podman 5 tells the digest of its own manifest.
+        digest = next((r["digest"] for r in records if r["id"] == seen["Id"]), seen["Digest"])
         return StoredImage(
             name=name,
             id=seen["Id"],
-            digest=seen["Digest"],
+            digest=digest,
             repo_digests=tuple(sorted(seen["RepoDigests"])),
             diff_ids=tuple(seen["RootFS"]["Layers"]),
         )

@@ -1,17 +1,18 @@
 """Fixtures of the cases, and the table of what was proven."""
 
 import os
-import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from machine import Accelerator, find_accelerator
+from machine import Accelerator, QemuError, find_accelerator
 from osroot import CACHE, OsRootError, os_root
+from rundir import keep, run_directory
 from scene import UNITS_OF_APPS, Clock, Scene, Step, build_apps, os_with
+from summary import Told, case_lines, prepared_lines
 
 from tests.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
 from tests.stores import Store, make_store
@@ -20,7 +21,7 @@ from tests.stores import Store, make_store
 for _name in tuple(os.environ):
     if _name.startswith(("CONTAINERS_", "STORAGE_", "BOUND_IMAGES_", "STANDIN_")):
         del os.environ[_name]
-SESSION = uuid.uuid4().hex
+SESSION = uuid.uuid4().hex[:12]
 os.environ[SESSION_VARIABLE] = SESSION
 
 
@@ -44,19 +45,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def work(pytestconfig: pytest.Config) -> Iterator[Path]:
     """A directory on the file system of the cache, so that the OS can be linked into it."""
-    CACHE.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
-    yield folder
-    failed = pytestconfig.stash.get(FAILED, False)
-    if failed or pytestconfig.getoption("--keep"):
-        print(f"\nkept: {folder}")
-    else:
-        shutil.rmtree(folder)
+    with run_directory(CACHE, "run", SESSION) as folder:
+        yield folder
+        if pytestconfig.stash.get(FAILED, False) or pytestconfig.getoption("--keep"):
+            keep(folder)
+            pytestconfig.stash[KEPT] = folder
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Path]:
+    """A directory for stores: the path of podman's run root has to be short."""
+    with run_directory(Path(tempfile.gettempdir()), "vm-stores", SESSION) as folder:
+        yield folder
 
 
 FAILED = pytest.StashKey[bool]()
+KEPT = pytest.StashKey[Path]()
 CLOCK = pytest.StashKey[Clock]()
 PREPARED = pytest.StashKey[Clock]()
+TOLD = "told"
 
 
 @pytest.fixture(scope="session")
@@ -89,16 +96,19 @@ def accelerator(system: Path, work: Path, prepared: Clock) -> Accelerator:
     """What guests run with."""
     (kernel,) = (system / "usr/lib/modules").iterdir()
     began = time.monotonic()
-    found = find_accelerator(kernel / "vmlinuz", kernel / "initramfs.img", work / "probe")
+    try:
+        found = find_accelerator(kernel / "vmlinuz", kernel / "initramfs.img", work / "probe")
+    except QemuError as error:
+        pytest.exit(f"vm-tests: {error}", returncode=2)
     way = "KVM" if found == "kvm" else "emulation, since no guest lives with KVM here"
     prepared.steps.append(Step(f"guests run by {way}", time.monotonic() - began))
     return found
 
 
 @pytest.fixture(scope="session")
-def apps(tmp_path_factory: pytest.TempPathFactory, prepared: Clock) -> Store:
+def apps(stores: Path, prepared: Clock) -> Store:
     """A store with the app images."""
-    base = tmp_path_factory.mktemp("apps")  # a run root's path has to be short
+    base = stores / "apps"
     with prepared.step("app images"):
         return build_apps(make_store(base), base)
 
@@ -118,7 +128,8 @@ def good_disk(
     folder.mkdir()
     maker = Scene(store=apps, accelerator=accelerator, folder=folder, clock=prepared)
     disk = maker.new_disk()
-    maker.install(bound_os, disk)
+    done = maker.install(bound_os, disk)
+    assert "way in: after (bootc reads the bound images of /" in done.stderr, done.stderr
     return disk
 
 
@@ -146,28 +157,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.excinfo is not None:
         item.config.stash[FAILED] = True
     if call.when == "call":
-        steps = item.stash.get(CLOCK, Clock()).steps
-        told = ", ".join(f"{step.what} {step.seconds:.0f} s" for step in steps)
         function = getattr(item, "function", None)
         about = (getattr(function, "__doc__", None) or item.name).splitlines()[0]
-        item.user_properties += [("proven", about), ("steps", told)]
+        steps = item.stash.get(CLOCK, Clock()).steps
+        told = Told(item.name.removeprefix("test_"), about, call.duration, steps)
+        item.user_properties.append((TOLD, told))
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    write = terminalreporter.write_line
-    prepared = config.stash.get(PREPARED, Clock()).steps
-    if prepared:
-        write("\nprepared:")
-    for step in prepared:
-        write(f"  {step.seconds:6.1f} s  {step.what}")
-    for outcome, title in (("passed", "proven:"), ("failed", "NOT proven:")):
-        reports = [r for r in terminalreporter.getreports(outcome) if r.when == "call"]
-        if reports:
-            write(f"\n{title}")
-        for report in reports:
-            told = dict(report.user_properties)
-            name = report.nodeid.partition("::test_")[2]
-            write(f"  {report.duration:6.1f} s  {told.get('proven', name)}")
-            write(f"            {name}: {told.get('steps', '')}")
+    def write(lines: Iterable[str]) -> None:
+        for line in lines:
+            terminalreporter.write_line(line)
+
+    def told(outcome: str) -> list[Told]:
+        reports = terminalreporter.getreports(outcome)
+        return [dict(report.user_properties)[TOLD] for report in reports if report.when == "call"]
+
+    write(prepared_lines(config.stash.get(PREPARED, Clock()).steps))
+    write(case_lines("proven:", told("passed")))
+    write(case_lines("NOT proven:", told("failed")))
+    if KEPT in config.stash:
+        write(["", f"kept: {config.stash[KEPT]}"])

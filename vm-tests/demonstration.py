@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from rundir import run_directory
+
 from tests.commands import run, unshared
 from tests.disks import LoopFs, LoopFsFactory
+from tests.leftovers import SESSION_VARIABLE
 from tests.sources import SourceRootBuilder
 from tests.stores import Store, make_store
 
@@ -116,10 +121,12 @@ def main() -> int:
     if not BUSYBOX.exists():
         print(f"vm-tests/run: {BUSYBOX} is missing, install busybox-static", file=sys.stderr)
         return 2
-    temporary = tempfile.TemporaryDirectory(prefix="bound-images-demonstration-")
-    with temporary as folder, ExitStack() as stack:
+    session = uuid.uuid4().hex[:12]
+    os.environ[SESSION_VARIABLE] = session
+    place = Path(tempfile.gettempdir())
+    with run_directory(place, "vm-demonstration", session) as folder, ExitStack() as stack:
         try:
-            shown = demonstrate(Path(folder), stack)
+            shown = demonstrate(folder, stack)
         except UnexpectedExitError as error:
             print(f"vm-tests/run: {error}", file=sys.stderr)
             return 1
@@ -130,4 +137,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -31,27 +31,31 @@ class Partition:
     size: int
 
 
-def root_partition(disk: Path) -> Partition:
-    """The partition named `root`; raises NotBootableError."""
+def partitions(disk: Path) -> dict[str, Partition]:
+    """All partitions, by name; raises NotBootableError."""
     try:
         table: dict[str, Any] = json.loads(run(("sfdisk", "--json", disk)).stdout)["partitiontable"]
     except CommandError as error:
         raise NotBootableError(f"{disk} has no partition table") from error
-    for entry in table["partitions"]:
-        if entry.get("name") == "root":
-            return Partition(entry["start"] * SECTOR, entry["size"] * SECTOR)
-    raise NotBootableError(f"{disk} has no partition named root")
+    return {
+        entry.get("name", ""): Partition(entry["start"] * SECTOR, entry["size"] * SECTOR)
+        for entry in table["partitions"]
+    }
+
+
+def file_system(disk: Path, part: Partition) -> str:
+    """What kind of file system, or of encryption, a partition holds."""
+    probe = ("blkid", "-p", "-O", str(part.offset), "-o", "value", "-s", "TYPE", disk)
+    return run(probe).stdout.strip()
 
 
 @contextmanager
-def mounted_root(disk: Path, *, writable: bool = False) -> Iterator[Path]:
-    """The root file system, mounted; the loop device ends with the mount."""
-    root = root_partition(disk)
-    probe = ("blkid", "-p", "-O", str(root.offset), "-o", "value", "-s", "TYPE", disk)
-    kind = run(probe).stdout.strip()
-    options = (_WRITING if writable else _READING).get(kind, ())
+def mounted(disk: Path, name: str = "root", *, writable: bool = False) -> Iterator[Path]:
+    """The file system of a named partition, mounted; the loop device ends with the mount."""
+    part = partitions(disk)[name]
+    options = (_WRITING if writable else _READING).get(file_system(disk, part), ())
     words = (
-        "rw" if writable else "ro", "loop", f"offset={root.offset}", f"sizelimit={root.size}",
+        "rw" if writable else "ro", "loop", f"offset={part.offset}", f"sizelimit={part.size}",
         *options,
     )  # fmt: skip
     point = disk.with_name(f"{disk.name}.mnt")
@@ -68,8 +72,12 @@ def mounted_root(disk: Path, *, writable: bool = False) -> Iterator[Path]:
 
 def boot_entry(disk: Path, folder: Path) -> Kernel:
     """Copy out what the disk's newest boot entry starts; raises NotBootableError."""
-    with mounted_root(disk) as root:
-        entries = sorted((root / "boot/loader/entries").glob("*.conf"))
+    place = next((name for name in ("boot", "root") if name in partitions(disk)), None)
+    if place is None:
+        raise NotBootableError(f"{disk} has no partition named root")
+    with mounted(disk, place) as top:
+        boot = top if place == "boot" else top / "boot"
+        entries = sorted((boot / "loader/entries").glob("*.conf"))
         if not entries:
             raise NotBootableError(f"{disk} has no boot entry")
         lines = (line.partition(" ") for line in entries[-1].read_text().splitlines())
@@ -77,11 +85,11 @@ def boot_entry(disk: Path, folder: Path) -> Kernel:
         copies = {}
         for key in ("linux", "initrd"):
             copies[key] = folder / key
-            shutil.copy(_below_boot(root, entry[key]), copies[key])
+            shutil.copy(_below(boot, entry[key]), copies[key])
     return Kernel(image=copies["linux"], initramfs=copies["initrd"], arguments=entry["options"])
 
 
-def _below_boot(root: Path, name: str) -> Path:
-    """Paths of an entry begin at the file system's top or, where /boot is one, at /boot."""
+def _below(boot: Path, name: str) -> Path:
+    """Paths of an entry begin at the top of a file system, with or without `boot`."""
     path = name.lstrip("/")
-    return root / path if (root / path).exists() else root / "boot" / path
+    return boot / path if (boot / path).exists() else boot.parent / path

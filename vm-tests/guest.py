@@ -15,6 +15,8 @@ MICRO = "micro=/dev/vdb"
 """Kernel argument: no init system, only the script of the archive on the second disk."""
 FULL = "systemd.wants=bound-images-check.service"
 """Kernel argument: the script at the end of a whole systemd boot; needs CREDENTIAL."""
+UNLOCK = "passphrase=/dev/vdb"
+"""Kernel argument: an encrypted root is opened by the file `passphrase` of the archive."""
 PLACE = {MICRO: "/run/micro", FULL: "/run/check"}
 """Where the archive is unpacked."""
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -23,8 +22,14 @@ _CONSOLE_LINES = 25
 # Of two processors under emulation, QEMU 7 panics one guest in twelve, and of its newer vector
 # instructions the C library's string functions return nonsense.
 _GOOD_EMULATION = (8, 0)
+# The first whose machines can be built without a keyboard controller.
+_OLDEST = (7, 0)
 
 Accelerator = Literal["kvm", "tcg"]
+
+
+class QemuError(Exception):
+    """There is no QEMU here that the cases can use; the message says what to do."""
 
 
 class GuestError(AssertionError):
@@ -171,6 +176,16 @@ def _processor(accelerator: Accelerator) -> tuple[str, ...]:
     return ("-accel", "tcg,thread=multi", "-cpu", "qemu64,-cx16,-svm", "-smp", count)
 
 
+def _require_qemu() -> None:
+    try:
+        version = _version()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise QemuError(f"{PROGRAM} does not run ({error}): install qemu-system-x86") from error
+    if version < _OLDEST:
+        found, oldest = (".".join(map(str, each)) for each in (version, _OLDEST))
+        raise QemuError(f"{PROGRAM} is version {found}: install {oldest} or newer")
+
+
 def _version() -> tuple[int, ...]:
     told = subprocess.check_output((PROGRAM, "--version"), text=True)
     found = re.search(r"version (\d+)\.(\d+)", told)
@@ -180,9 +195,10 @@ def _version() -> tuple[int, ...]:
 def find_accelerator(image: Path, initramfs: Path, artefacts: Path) -> Accelerator:
     """KVM if a guest really lives with it: inside of virtual machines it is often there and broken.
 
-    The initramfs needs nothing but /bin/busybox.
+    The initramfs needs nothing but /bin/busybox. Raises QemuError.
     """
-    if shutil.which(PROGRAM) is None or not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    _require_qemu()
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     words = f'rdinit=/bin/busybox -- sh -c "echo {_ALIVE}; busybox poweroff -f"'
     kernel = Kernel(image=image, initramfs=initramfs, arguments=f"{CONSOLE} quiet {words}")

@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import lzma
 import os
 import re
 import shutil
@@ -10,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import initramfs
+
 from tests.commands import CommandError, run
+from tests.leftovers import detach_below
 from tests.sources import SourceRootBuilder
 from tests.stores import Store
 
@@ -29,18 +31,11 @@ IMAGE = "localhost/os:1"
 NEEDED_BYTES = 3 << 30
 SMALL_KERNEL = "6.0.0-small"
 
-_NO_SPACE = "No space left on device"
+_NO_SPACE = re.compile(r"No space left on device|enough free space")
 _NO_MIRROR = re.compile(
     r"Could not (connect|resolve)|Temporary failure|Unable to connect|Failed to fetch"
     r"|Connection (timed out|refused)|does not have a Release file"
 )
-# Loaded at once by the initramfs, and a set for each file system that is not part of the kernel.
-_MODULES = {
-    "always": ("virtio_pci", "virtio_blk", "nvme", "virtio_console", "ext4", "overlay"),
-    "xfs": ("xfs",),
-    "btrfs": ("btrfs",),
-}
-_PREPARE_ROOT = "/usr/lib/ostree/ostree-prepare-root"
 _TMPFILES = """\
 d /var/home 0755 root root -
 d /var/opt 0755 root root -
@@ -60,68 +55,6 @@ _PREPARE_ROOT_CONF = "[composefs]\nenabled = no\n[sysroot]\nreadonly = true\n"
 _OS_RELEASE = 'ID=small\nNAME="Small test system"\nPRETTY_NAME="Small test system"\nVERSION_ID=1\n'
 # As bootc ships it. With one `..` more than needed: at `/` that makes no difference.
 _STORE_LINK = ("usr/lib/bootc/storage", "../../../../sysroot/ostree/bootc/storage")
-
-_INIT = """\
-#!/bin/busybox sh
-# Initramfs of the test system: finds root=, lets ostree prepare it, and starts it.
-export PATH=/bin
-busybox mkdir -p /proc /sys /dev /run /sysroot
-busybox mount -t proc proc /proc
-busybox --install -s /bin
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-mount -t tmpfs -o mode=755 tmpfs /run
-
-load() {
-    while read -r module; do insmod "/modules/$module" 2>/dev/null; done <"/modules/$1"
-}
-# Powering off ends the test at once; its result is missing, which is a failure.
-die() {
-    echo "initramfs: $*"
-    echo "initramfs: block devices here:"
-    cat /proc/partitions
-    blkid
-    poweroff -f
-}
-load always
-micro=
-for word in $(cat /proc/cmdline); do
-    case $word in
-        root=*) root=${word#root=} ;;
-        micro=*) micro=${word#micro=} ;;
-    esac
-done
-tries=0
-until device=$(findfs "$root" 2>/dev/null) && [ -b "$device" ]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 300 ] || die "$root does not appear"
-    sleep 0.1
-done
-mounted=
-for kind in ext4 xfs btrfs; do
-    [ "$kind" = ext4 ] || load "$kind"
-    mount -t "$kind" "$device" /sysroot 2>/dev/null && mounted=yes && break
-done
-[ "$mounted" ] || die "$device has no file system of a known kind"
-/usr/lib/ostree/ostree-prepare-root /sysroot || die "ostree-prepare-root failed"
-for place in proc sys dev run; do mount --move "/$place" "/sysroot/$place"; done
-[ "$micro" ] || exec switch_root /sysroot /sbin/init
-
-# Without an init system: run the program `check` of the tar archive on the disk micro=DEVICE.
-exec switch_root /sysroot /usr/bin/busybox sh -c '
-    export PATH=/usr/sbin:/usr/bin HOME=/var/roothome
-    for place in /tmp /var /dev/shm; do
-        mkdir -p "$place"
-        mount -t tmpfs tmpfs "$place"
-    done
-    mkdir -p /run/micro /var/tmp /var/lib/containers "$HOME"
-    mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    busybox tar -x -f "$1" -C /run/micro
-    /run/micro/check
-    echo "micro: check ended with $?"
-    sync
-    busybox poweroff -f' sh "$micro"
-"""
 
 
 class OsRootError(Exception):
@@ -186,8 +119,9 @@ def play_container(directory: Path, image_id: str) -> Path:
 
 
 def _inputs_digest() -> str:
-    """This file says everything about the root except the mirror's state of the day."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    """Two files say everything about the root except the mirror's state of the day."""
+    files = (Path(__file__), Path(initramfs.__file__))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 @contextmanager
@@ -201,6 +135,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _build_whole(root: Path) -> None:
     """Build under another name: a directory with the right name is complete."""
     for leftover in root.parent.glob("os-*.partial"):
+        detach_below(leftover)
         shutil.rmtree(leftover)
     free = shutil.disk_usage(root.parent).free
     if free < NEEDED_BYTES:
@@ -223,26 +158,31 @@ def _build_whole(root: Path) -> None:
 
 def _explained(error: Exception, cache: Path) -> OsRootError:
     text = str(error)
-    last = text.strip().splitlines()[-1]
-    if _NO_SPACE in text:
+    lines = text.strip().splitlines()
+    # What comes after the first error is about what did not happen because of it.
+    told = next((line for line in lines if line.startswith("E: ")), lines[-1])
+    if _NO_SPACE.search(text):
         return OsRootError(f"{cache}: no space left while building the OS root: make room there")
-    unreachable = next((line for line in text.splitlines() if _NO_MIRROR.search(line)), None)
+    unreachable = next((line for line in lines if _NO_MIRROR.search(line)), None)
     if unreachable:
         return OsRootError(
             f"the package mirror does not answer ({unreachable.strip()}): check the network, or "
             f"name a Debian mirror by {MIRROR_VARIABLE}=http://..."
         )
-    return OsRootError(f"building the OS root failed: {last}")
+    return OsRootError(f"building the OS root failed: {told}")
 
 
 def _bootstrap(root: Path) -> None:
     mirror = os.environ.get(MIRROR_VARIABLE)
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
+    # A mirror that takes connections and stays silent fails, too.
+    patience = [f'--aptopt=Acquire::{scheme}::Timeout "20"' for scheme in ("http", "https")]
+    patience.append('--aptopt=Acquire::Retries "1"')
     # No initramfs is wanted but ours, and generating one takes longer than installing all else.
     idle = 'printf "#!/bin/sh\\n" >"$1/usr/local/sbin/update-initramfs"; chmod 755 "$1"/usr/local/sbin/*'
     run(
-        ("sh", "-c", 'umask 022; exec mmdebstrap "$@"', "sh", "--quiet", "--mode=root",
-         "--variant=minbase", *excluded, '--aptopt=Apt::Install-Recommends "false"',
+        ("sh", "-c", 'umask 022; exec mmdebstrap "$@"', "sh", "--mode=root",
+         "--variant=minbase", *excluded, '--aptopt=Apt::Install-Recommends "false"', *patience,
          f"--essential-hook={idle}", '--customize-hook=rm "$1/usr/local/sbin/update-initramfs"',
          f"--include={','.join(PACKAGES)}", SUITE, os.fspath(root), *([mirror] if mirror else [])),
     )  # fmt: skip
@@ -277,43 +217,4 @@ def _add_kernel(root: Path) -> None:
     built.rename(kernel / "vmlinuz")
     for rest in (*(root / "boot").iterdir(), *root.glob("vmlinuz*"), *root.glob("initrd.img*")):
         rest.unlink()
-    stage = root / "tmp/initramfs"
-    stage.mkdir()
-    _fill_initramfs(root, kernel, stage)
-    script = "cd /tmp/initramfs && busybox find . | busybox cpio -o -H newc"
-    archive = kernel / "initramfs.img"
-    run(("sh", "-c", 'chroot "$1" sh -e -c "$2" >"$3"', "sh", root, script, archive))
-    shutil.rmtree(stage)
-
-
-def _fill_initramfs(root: Path, kernel: Path, stage: Path) -> None:
-    (stage / "init").write_text(_INIT)
-    (stage / "init").chmod(0o755)
-    (stage / "bin").mkdir()
-    shutil.copy(root / "usr/bin/busybox", stage / "bin")
-    for program in (_PREPARE_ROOT, *_libraries(root, _PREPARE_ROOT)):
-        copy = stage / program.lstrip("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / program.lstrip("/"), copy)
-    shutil.copy(root / "usr/lib/ostree/prepare-root.conf", stage / "usr/lib/ostree")
-    (stage / "modules").mkdir()
-    for name, wanted in _MODULES.items():
-        files = _module_files(root, kernel.name, wanted)
-        for file in files:
-            unpacked = lzma.decompress((root / file.lstrip("/")).read_bytes())
-            (stage / "modules" / Path(file).stem).write_bytes(unpacked)
-        (stage / "modules" / name).write_text("".join(f"{Path(file).stem}\n" for file in files))
-
-
-def _libraries(root: Path, program: str) -> list[str]:
-    listed = run(("chroot", root, "ldd", program)).stdout
-    return re.findall(r"(/\S+) \(0x", listed)
-
-
-def _module_files(root: Path, version: str, modules: tuple[str, ...]) -> list[str]:
-    """Files in the order in which they can be loaded; what is built in has none."""
-    listed = [
-        run(("chroot", root, "modprobe", "-S", version, "--show-depends", module)).stdout
-        for module in modules
-    ]
-    return list(dict.fromkeys(re.findall(r"^insmod (\S+)", "".join(listed), re.MULTILINE)))
+    initramfs.add_initramfs(root, kernel)

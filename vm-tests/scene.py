@@ -12,7 +12,7 @@ from pathlib import Path
 
 import guest
 from diskimage import boot_entry
-from guest import CREDENTIAL, FULL, MICRO, Answer
+from guest import CREDENTIAL, FULL, MICRO, UNLOCK, Answer
 from machine import CONSOLE, Accelerator, Drive, Guest, Kernel, Machine
 
 from tests.commands import run, unshared
@@ -22,12 +22,15 @@ from tests.stores import Store
 REPOSITORY = Path(__file__).parents[1]
 STANDIN = Path(__file__).parent / "standin"
 STORE = "ostree/bootc/storage"
-DISK_BYTES = 2 << 30
+COMPOSEFS_STORE = "composefs/bootc/storage"
+DISK_BYTES = 3 << 30
+EXT4 = ("--filesystem=ext4",)
 BUSYBOX = Path("/bin/busybox")
 
 WEB, WORKER, UNBOUND = "localhost/web:1", "localhost/worker:1", "localhost/unbound:1"
 IN_STORE = "podman --storage-opt=additionalimagestore=/usr/lib/bootc/storage"
 """How a unit's GlobalArgs make podman see the bound images."""
+PODMAN_RUN = f"{IN_STORE} run --rm --pull=never --network=none --cgroups=disabled"
 VERIFY_IN_GUEST = "PYTHONPATH=/run/micro python3 -m installer_plugin verify /"
 # Several times what it takes on a loaded machine under emulation.
 _SECONDS = {MICRO: 150, FULL: 300}
@@ -123,11 +126,13 @@ class Scene:
             file.truncate(DISK_BYTES)
         return disk
 
-    def install_argv(self, root: Path, disk: Path, *options: str, fs: str = "ext4") -> list[str]:
-        """The command line of an installation of the OS in `root`."""
+    def install_argv(
+        self, root: Path, disk: Path, *options: str, bootc: Sequence[str] = EXT4
+    ) -> list[str]:
+        """The command line of an installation of the OS in `root`, with bootc's own options."""
         return [
             sys.executable, "-m", "installer_plugin", "install", "--source-root", str(root),
-            *options, "to-disk", "--via-loopback", "--wipe", f"--filesystem={fs}", str(disk),
+            *options, "to-disk", "--via-loopback", "--wipe", *bootc, str(disk),
         ]  # fmt: skip
 
     def install_env(self, root: Path) -> dict[str, str]:
@@ -141,10 +146,10 @@ class Scene:
         }
 
     def install(
-        self, root: Path, disk: Path, *options: str, fs: str = "ext4", ok: int = 0
+        self, root: Path, disk: Path, *options: str, bootc: Sequence[str] = EXT4, ok: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Install, with the exit code that it must have."""
-        argv = unshared(self.install_argv(root, disk, *options, fs=fs))
+        argv = unshared(self.install_argv(root, disk, *options, bootc=bootc))
         with self.clock.step("install"):
             return run(argv, env=self.install_env(root), ok=(ok,))
 
@@ -174,35 +179,39 @@ class Scene:
         Raises NotBootableError, GuestError.
         """
         program = guest.script(questions)
-        machine = self.machine(Drive(disk, writable), program, how=how, files=files or {})
+        machine = self.machine([Drive(disk, writable)], program, how=how, files=files or {})
         with self.clock.step("boot" if how == MICRO else "whole boot"), machine:
             text = machine.finish(_SECONDS[how])
         return guest.answers(text)
 
     def machine(
         self,
-        disk: Drive,
+        drives: Sequence[Drive],
         program: str,
         *,
         how: str,
         files: Mapping[str, Path],
-        extra: Sequence[Drive] = (),
+        mebibytes: int = 1024,
     ) -> Machine:
-        """A machine with that disk, ready to start."""
+        """A machine that boots from the first of the drives, ready to start.
+
+        The second that the guest sees is the archive with the program and the files.
+        """
         folder = self.folder / how.partition(".")[0].partition("=")[0]
         folder.mkdir(exist_ok=True)
-        entry = boot_entry(disk.image, folder)
+        entry = boot_entry(drives[0].image, folder)
         kernel = Kernel(
             image=entry.image,
             initramfs=entry.initramfs,
-            arguments=f"{entry.arguments} {CONSOLE} quiet panic=-1 {how}",
+            arguments=f"{entry.arguments} {CONSOLE} quiet panic=-1 {UNLOCK} {how}",
         )
         archive = guest.pack(folder / "archive.tar", program, files)
         return Machine(
             Guest(
                 kernel=kernel,
-                drives=(disk, Drive(archive), *extra),
+                drives=(drives[0], Drive(archive), *drives[1:]),
                 credentials=(CREDENTIAL,) if how == FULL else (),
+                mebibytes=mebibytes,
             ),
             self.accelerator,
             folder,

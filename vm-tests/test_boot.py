@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from diskimage import NotBootableError, boot_entry, mounted_root
+from diskimage import NotBootableError, boot_entry, mounted
 from guest import FULL
 from scene import (
     IN_STORE,
+    PODMAN_RUN,
     STORE,
     UNBOUND,
     UNITS_OF_APPS,
@@ -27,7 +28,6 @@ from tests.commands import run, unshared
 from tests.stores import Store, make_store
 
 BOUND = (WEB, WORKER)
-PODMAN_RUN = f"{IN_STORE} run --rm --pull=never --network=none --cgroups=disabled"
 BIG = "localhost/big:1"
 BIG_MIB = 160
 """Enough that an installation is still copying it when it is killed at the first word of that."""
@@ -40,7 +40,7 @@ def by_digest(store: Store, name: str) -> str:
 
 
 def test_first_boot_runs_the_bound_images(good_disk: Path, stage: Scene) -> None:
-    """bound images are there by tag and by digest, and run, without network"""
+    """bound images are there by tag and digest, and run without network"""
     names = [*BOUND, *(by_digest(stage.store, name) for name in BOUND)]
     said = stage.boot(
         good_disk,
@@ -67,7 +67,7 @@ def test_first_boot_runs_the_bound_images(good_disk: Path, stage: Scene) -> None
 
 
 def test_quadlet_unit_is_active_after_the_whole_boot(good_disk: Path, stage: Scene) -> None:
-    """a Quadlet unit runs from the bound store after a whole boot, and nothing has failed"""
+    """a Quadlet unit runs after a whole boot, and nothing has failed"""
     said = stage.boot(
         good_disk,
         {
@@ -86,9 +86,9 @@ def test_quadlet_unit_is_active_after_the_whole_boot(good_disk: Path, stage: Sce
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["xfs", "btrfs"])
 def test_other_file_systems(kind: Literal["xfs", "btrfs"], bound_os: Path, stage: Scene) -> None:
-    """the same on another root file system"""
+    """bound images run from another root file system"""
     disk = stage.new_disk()
-    stage.install(bound_os, disk, fs=kind)
+    stage.install(bound_os, disk, bootc=(f"--filesystem={kind}",))
     said = stage.boot(
         disk,
         {
@@ -105,7 +105,7 @@ def test_other_file_systems(kind: Literal["xfs", "btrfs"], bound_os: Path, stage
 
 
 def test_missing_image_leaves_the_disk_alone(system: Path, stage: Scene) -> None:
-    """one image is missing: the installation is refused, the disk untouched and not bootable"""
+    """one image is missing: refused, the disk untouched and not bootable"""
     absent = "localhost/absent:1"
     units = {**UNITS_OF_APPS, "absent.image": f"[Image]\nImage={absent}\n"}
     root = os_with(system, stage.folder / "os", units)
@@ -120,9 +120,9 @@ def test_missing_image_leaves_the_disk_alone(system: Path, stage: Scene) -> None
 
 
 def test_flipped_byte_is_found(good_disk: Path, stage: Scene) -> None:
-    """one byte of the finished disk is flipped: found on the host and in the guest"""
+    """one byte of the disk is flipped: found on the host and in the guest"""
     disk = stage.copy(good_disk)
-    with mounted_root(disk, writable=True) as root:
+    with mounted(disk, writable=True) as root:
         flip_a_byte(next((root / STORE / "overlay").glob("*/diff/content")))
     done = stage.verify(disk, ok=VERIFICATION_FAILED)
     assert "/content" in done.stderr
@@ -141,7 +141,7 @@ def flip_a_byte(file: Path) -> None:
 
 
 def test_pinned_image_runs_by_its_pinned_name(system: Path, stage: Scene) -> None:
-    """an image that is pinned by digest, which bootc refuses, is there and runs by that name"""
+    """an image pinned by digest, which bootc refuses, runs by that name"""
     layout = stage.folder / "layout"
     stage.store.skopeo("copy", "--quiet", stage.store.ref(WORKER), f"oci:{layout}:1")
     digest = stage.store.skopeo("inspect", "--format", "{{.Digest}}", f"oci:{layout}:1")
@@ -164,11 +164,10 @@ def test_pinned_image_runs_by_its_pinned_name(system: Path, stage: Scene) -> Non
 
 
 @pytest.mark.slow
-def test_killed_installation_does_not_boot(system: Path, stage: Scene, tmp_path: Path) -> None:
-    """an installation killed while it copies does not boot; the next one succeeds"""
-    store = make_store(tmp_path)
-    context = tmp_path / "big"
-    build_app(store, context, BIG, "busybox cat /content", mebibytes=BIG_MIB)
+def test_killed_installation_does_not_boot(system: Path, stage: Scene, stores: Path) -> None:
+    """an installation killed while it copies does not boot; the next does"""
+    store = make_store(stores / "big")
+    build_app(store, stores / "big/context", BIG, "busybox cat /content", mebibytes=BIG_MIB)
     big = stage.with_store(store)
     root = os_with(system, stage.folder / "os", {"big.image": f"[Image]\nImage={BIG}\n"})
     disk = stage.new_disk()

@@ -1,4 +1,4 @@
-"""The product inside of a guest: as an installer whose power fails, and as a unit at boot."""
+"""The product inside of a guest: as an installer, and as a unit at boot."""
 
 import stat
 from pathlib import Path
@@ -6,15 +6,17 @@ from pathlib import Path
 import guest
 import osroot
 import pytest
-from diskimage import boot_entry, mounted_root
+from diskimage import boot_entry, file_system, mounted, partitions
 from guest import FULL, MICRO
-from machine import Drive
+from machine import Drive, GuestError
 from scene import (
     IN_STORE,
+    PODMAN_RUN,
     REPOSITORY,
     STANDIN,
     STORE,
     UNITS_OF_APPS,
+    VERIFY_IN_GUEST,
     WEB,
     WORKER,
     Scene,
@@ -28,27 +30,33 @@ from tests.sources import LINKS, UNITS
 
 pytestmark = pytest.mark.slow
 
-SERVICE = "bound-images-verify.service"
-IN_GUEST = Path("usr/lib/systemd/system")
-# Only the binary directories of the guest's PATH; python3 finds the product beside itself.
-PROGRAM = """\
-#!/usr/bin/python3
-from installer_plugin.cli import main
-
-main()
-"""
+USAGE = 2
+PRODUCT = "python3 -m installer_plugin"
+BOUND_STORE = "--store /usr/lib/bootc/storage"
+TARGET = "/dev/vdc"
+TO_TARGET = f"to-disk --wipe --filesystem=ext4 {TARGET}"
 # Without udev nothing loads the module when a loop device is asked for.
-INSTALL_IN_GUEST = (
-    "modprobe loop; "
-    "STANDIN_CONTAINER_ROOT=/run/micro/small PATH=/run/micro/standin:$PATH PYTHONPATH=/run/micro "
-    "python3 -m installer_plugin install --source-root /run/micro/small "
-    "--store /usr/lib/bootc/storage to-disk --wipe --filesystem=ext4 /dev/vdc"
-)
-INSTALL_SECONDS = 300
+SETUP = "modprobe loop; export PATH=/run/micro/standin:$PATH PYTHONPATH=/run/micro; "
+INSTALL_SECONDS = 600
+
+SMALL = "/run/micro/small"
+AS_SMALL = f"{SETUP} export STANDIN_CONTAINER_ROOT={SMALL}; "
+INSTALLATIONS = {
+    "install": f"{AS_SMALL} {PRODUCT} install --source-root {SMALL} {BOUND_STORE} {TO_TARGET}",
+    # Nobody unmounts or freezes the target here, and the kernel does not write by itself what has
+    # waited for some seconds: that it is on the disk is all ours.
+    "copy": (
+        f"{AS_SMALL} bootc install {TO_TARGET} --bound-images=skip && "
+        "echo 0 >/proc/sys/vm/dirty_writeback_centisecs && "
+        f"mkdir /run/target && mount -o commit=600 {TARGET}3 /run/target && "
+        f"{PRODUCT} copy {BOUND_STORE} {SMALL} /run/target"
+    ),
+}
 
 
-def test_power_cut_after_success(good_disk: Path, stage: Scene) -> None:
-    """the power fails in the moment in which an installer reports success: its disk verifies"""
+@pytest.mark.parametrize("way", INSTALLATIONS)
+def test_power_cut_after_success(way: str, good_disk: Path, stage: Scene) -> None:
+    """the power fails right after success was reported: the disk verifies"""
     small = osroot.small_root(stage.folder / "small")
     for name, text in UNITS_OF_APPS.items():
         (small / UNITS).mkdir(parents=True, exist_ok=True)
@@ -56,20 +64,81 @@ def test_power_cut_after_success(good_disk: Path, stage: Scene) -> None:
         (small / LINKS / name).symlink_to(f"/{UNITS / name}")
     target = stage.new_disk("target.img")
     files = {**product_files(), "small": small, "standin": STANDIN}
-    program = guest.script({"install": INSTALL_IN_GUEST})
-    machine = stage.machine(
-        Drive(good_disk), program, how=MICRO, files=files, extra=(Drive(target, writable=True),)
-    )
+    # A guest that came to its end would flush everything before it powers off.
+    program = guest.script({"install": INSTALLATIONS[way], "never": "sleep infinity"})
+    drives = [Drive(good_disk), Drive(target, writable=True)]
+    machine = stage.machine(drives, program, how=MICRO, files=files)
     with stage.clock.step("install in the guest"), machine:
         machine.await_line("=install", INSTALL_SECONDS)
         machine.cut_power()
     assert "=install 0" in machine.said().splitlines(), machine.said()
+    replay_journal(target)
     boot_entry(target, stage.folder)
     assert "2 images verified" in stage.verify(target, ok=0).stdout
 
 
+def replay_journal(disk: Path) -> None:
+    """As the first boot would: a file system that nobody unmounted is not opened for reading."""
+    with mounted(disk, writable=True):
+        pass
+
+
+# The running system is the image, without what was mounted over it and what ostree made of /etc.
+ENCRYPTED_INSTALLATION = (
+    f"{SETUP} mkdir /run/image && mount --bind / /run/image && "
+    "mount -t tmpfs tmpfs /run/image/usr/etc && "
+    "export STANDIN_CONTAINER_ROOT=/run/image STANDIN_LUKS_PASSPHRASE=$(cat passphrase) && "
+    f"{PRODUCT} install --source-root /run/image {BOUND_STORE} --passphrase-file passphrase "
+    f"{TO_TARGET}"
+)
+ROOMY_MEBIBYTES = 2560
+"""The image is unpacked in memory."""
+
+
+def test_encrypted_root(good_disk: Path, stage: Scene) -> None:
+    """LUKS2: installed, opened, proven, booted by its passphrase alone"""
+    right, wrong = stage.folder / "right", stage.folder / "wrong"
+    right.write_text("correct horse")
+    wrong.write_text("battery staple")
+    target = stage.new_disk("target.img")
+    files = {**product_files(), "standin": STANDIN, "passphrase": right, "wrong": wrong}
+    verify = f"{SETUP} {PRODUCT} verify {TARGET} --passphrase-file"
+    questions = {
+        "install": ENCRYPTED_INSTALLATION,
+        "verify": f"{verify} passphrase",
+        "wrong": f"{verify} wrong",
+    }
+    drives = [Drive(good_disk), Drive(target, writable=True)]
+    program = guest.script(questions)
+    machine = stage.machine(drives, program, how=MICRO, files=files, mebibytes=ROOMY_MEBIBYTES)
+    with stage.clock.step("install in the guest"), machine:
+        said = guest.answers(machine.finish(INSTALL_SECONDS))
+    assert said["install"].code == 0, said["install"].text
+    assert said["verify"].code == 0, said["verify"].text
+    assert said["wrong"].code == USAGE, said["wrong"].text
+    assert file_system(target, partitions(target)["root"]) == "crypto_LUKS"
+
+    said = stage.boot(
+        target,
+        {
+            "root": "lsblk --noheadings --output=TYPE $(findmnt -no SOURCE /sysroot)",
+            "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
+            "worker": f"{PODMAN_RUN} {WORKER}",
+            "verify": VERIFY_IN_GUEST,
+        },
+        files={**product_files(), "passphrase": right},
+    )
+    assert said["root"].lines == ["crypt"], said["root"].text
+    assert said["web"].lines == [f"this is {WEB}"], said["web"].text
+    assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
+    assert said["verify"].code == 0, said["verify"].text
+
+    with pytest.raises(GuestError, match="the passphrase does not open"):
+        stage.boot(target, {"never": "true"}, files={"passphrase": wrong})
+
+
 def test_store_survives_its_use(good_disk: Path, stage: Scene) -> None:
-    """after a boot in which podman ran containers from it, the store verifies and runs again"""
+    """after podman has run containers from it, the store verifies and runs"""
     disk = stage.copy(good_disk)
     questions = {
         "web": "systemctl is-active web.service",
@@ -82,6 +151,17 @@ def test_store_survives_its_use(good_disk: Path, stage: Scene) -> None:
         assert said["worker"].lines == [f"this is {WORKER}"]
         assert sorted(said["listed"].lines) == [WEB, WORKER]
     assert "2 images verified" in stage.verify(disk, ok=0).stdout
+
+
+SERVICE = "bound-images-verify.service"
+IN_GUEST = Path("usr/lib/systemd/system")
+# Only the binary directories of the guest's PATH; python3 finds the product beside itself.
+PROGRAM = """\
+#!/usr/bin/python3
+from installer_plugin.cli import main
+
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +192,7 @@ QUESTIONS = {
 
 
 def test_service_verifies_at_boot(os_with_service: Path, stage: Scene) -> None:
-    """our unit verifies at boot: good images start, an image with a flipped byte does not"""
+    """our unit verifies at boot: a unit with a flipped byte does not start"""
     disk = stage.new_disk()
     stage.install(os_with_service, disk)
     said = stage.boot(disk, QUESTIONS, how=FULL)
@@ -120,7 +200,7 @@ def test_service_verifies_at_boot(os_with_service: Path, stage: Scene) -> None:
     assert said["web"].lines == ["active"], said["failed"].text
     assert said["stamp"].lines == ["verified"]
 
-    with mounted_root(disk, writable=True) as root:
+    with mounted(disk, writable=True) as root:
         contents = (root / STORE / "overlay").glob("*/diff/content")
         flip_a_byte(next(file for file in contents if WEB in file.read_text()))
     said = stage.boot(disk, QUESTIONS, how=FULL)

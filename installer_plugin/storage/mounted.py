@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from installer_plugin.errors import DataError
 from installer_plugin.process import Command, CommandError, Runner, private_mounts_argv
@@ -14,6 +15,8 @@ from installer_plugin.storage.records import LayerRecord
 
 MOUNT_SCRIPT = 'mount -t overlay overlay -o "$1" "$2" && echo mounted && exec cat'
 """Mounts, says so, and keeps its mount namespace alive until its stdin is closed."""
+MOUNT_ENV = MappingProxyType({"LIBMOUNT_FORCE_MOUNT2": "always"})
+"""One page for all options. By fsconfig(2), which mount takes since util-linux 2.39, it were 256 bytes."""
 
 
 def mount_argv(layers: Sequence[Path], empty: Path, mount_point: Path) -> tuple[str, ...]:
@@ -50,7 +53,8 @@ def mounted_layers(
     mount_point.mkdir()
     empty.mkdir()
     trees = _short_paths(layers, scratch)
-    command = Command(argv=mount_argv(trees, empty, mount_point), purpose=f"mount {label}")
+    argv = mount_argv(trees, empty, mount_point)
+    command = Command(argv=argv, purpose=f"mount {label}", env=MOUNT_ENV)
     try:
         with runner.hold(command) as (pid, _):
             inside = Path(f"/proc/{pid}/root") / str(mount_point).lstrip("/")

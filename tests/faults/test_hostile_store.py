@@ -293,7 +293,10 @@ ATTACKS: dict[str, Callable[[Hostile], None]] = {
     # --- JSON
     "images.json is deep": lambda store: _write(store.file("images"), b"[" * MIB),
     "record is deep": lambda store: _text(
-        store, "layers", '"diff-size": ', '"x": ' + "[" * 5000 + "]" * 5000 + ', "diff-size": '
+        store,
+        "layers",
+        '"diff-size": ',
+        '"x": ' + "[" * 100_000 + "]" * 100_000 + ', "diff-size": ',
     ),
     "layers.json is an object": lambda store: store.save("layers", {}),
     "layers.json is a list of lists": lambda store: store.save("layers", [[]]),

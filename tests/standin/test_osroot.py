@@ -25,13 +25,17 @@ def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("E: Could not connect to deb.debian.org:80", "mirror does not answer.*VM_TESTS_MIRROR"),
         ("E: Failed to fetch http://x  404", "mirror does not answer"),
         ("cp: write error: No space left on device", "no space left.*make room"),
-        ("E: something else", "building the OS root failed: E: something else"),
+        ("E: You don't have enough free space in x.", "no space left.*make room"),
+        (
+            r"E: something else\nE: mmdebstrap failed to run",
+            "building the OS root failed: E: something else$",
+        ),
     ],
-    ids=["unreachable", "absent", "full", "other"],
+    ids=["unreachable", "absent", "full", "fuller", "other"],
 )
 def test_failure_is_explained(output: str, message: str, bootstrap: Path, tmp_path: Path) -> None:
     bootstrap.write_text(
-        f'#!/bin/sh\nfor last; do :; done\nmkdir -p "$last"\necho "{output}" >&2\nexit 1\n'
+        f'#!/bin/sh\nfor last; do :; done\nmkdir -p "$last"\nprintf "%b\\n" "{output}" >&2\nexit 1\n'
     )
     bootstrap.chmod(0o755)
     with pytest.raises(osroot.OsRootError, match=message):

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -166,7 +167,9 @@ def test_progress_on_stderr_is_plain_lines_without_a_terminal(root: Path, lab: L
     said = lab.run("copy", root, lab.target).stderr
     assert "\x1b" not in said
     assert "\r" not in said
-    assert "copy: localhost/app-b:1: copying 1.91 MiB with direct\n" in said
+    assert re.search(
+        r"^copy: localhost/app-b:1: copying 1\.\d\d MiB with direct$", said, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("command", SUBCOMMANDS)

@@ -211,7 +211,10 @@ def test_list_manifest_and_signature_are_copied(declared: Declared, direct: Lab)
     sources = declared.sources
     kept = records(direct.store, "images")[sources.multi.id]["big-data-names"]
     assert f"manifest-{sources.multi_list_digest}" in kept
-    assert any(name.startswith("signature-") for name in kept)
+    # podman 4 keeps a signature's place for every image, even if there is none in it.
+    assert set(kept) >= set(
+        records(sources.store.root, "images")[sources.multi.id]["big-data-names"]
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)

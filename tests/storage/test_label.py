@@ -22,7 +22,7 @@ from tests.images import ImageSources
 
 SourceRoot = Callable[..., Path]
 POLICIES = "*/contexts/files/file_contexts"
-# What container-selinux says; Debian's policy has no rules for stores of containers.
+# What container-selinux says; policies of Debian have some of it or nothing, by release.
 CONTAINER_RULES = """
 /var/lib/containers(/.*)? system_u:object_r:container_var_lib_t:s0
 /var/lib/containers/storage/overlay(/.*)? system_u:object_r:container_ro_file_t:s0
@@ -36,8 +36,9 @@ def give_policy(root: Path, *, config: str = "SELINUX=enforcing\nSELINUXTYPE=def
     installed = next(Path("/etc/selinux").glob(POLICIES)).parent
     contexts = root / "etc/selinux/default/contexts/files"
     shutil.copytree(installed, contexts)
-    with (contexts / "file_contexts").open("a") as file:
-        file.write(CONTAINER_RULES)
+    rules = (contexts / "file_contexts").read_text().splitlines(keepends=True)
+    others = [rule for rule in rules if not rule.startswith("/var/lib/containers")]
+    (contexts / "file_contexts").write_text("".join(others) + CONTAINER_RULES)
     (root / "etc/selinux/config").write_text(config)
 
 

@@ -1,0 +1,74 @@
+"""The ways into an installation: in the place of bootc's own copying, and after it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from container import Container, container_of
+from guest import Answer
+from scene import (
+    COMPOSEFS_STORE,
+    EXT4,
+    IN_STORE,
+    PODMAN_RUN,
+    UNBOUND,
+    VERIFY_IN_GUEST,
+    WEB,
+    WORKER,
+    Scene,
+    build_apps,
+    product_files,
+)
+
+from tests.stores import make_store
+
+QUESTIONS = {
+    "unbound": f"{IN_STORE} image exists {UNBOUND}",
+    "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
+    "worker": f"{PODMAN_RUN} {WORKER}",
+    "verify": VERIFY_IN_GUEST,
+}
+
+
+def assert_runs_bound_images(
+    stage: Scene, disk: Path, more: Mapping[str, str] | None = None
+) -> dict[str, Answer]:
+    """Boot the disk, and have both images run and proven there; returns all that was said."""
+    said = stage.boot(disk, {**QUESTIONS, **(more or {})}, files=product_files())
+    assert said["unbound"].code == 1, said["unbound"].text
+    assert said["web"].lines == [f"this is {WEB}"], said["web"].text
+    assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
+    assert said["verify"].code == 0, said["verify"].text
+    assert "2 images verified" in said["verify"].text
+    return said
+
+
+@pytest.fixture(scope="module")
+def container(bound_os: Path, stores: Path) -> Container:
+    """The OS image, and the app images beside it in one store."""
+    base = stores / "container"
+    return container_of(bound_os, build_apps(make_store(base), base), base)
+
+
+@pytest.mark.parametrize("when", ["during", pytest.param("after", marks=pytest.mark.slow)])
+def test_os_image_installs_itself(when: str, container: Container, stage: Scene) -> None:
+    """the image installs itself, bound images while bootc copies or after"""
+    disk = stage.new_disk()
+    options = ("--when=after",) if when == "after" else ()
+    with stage.clock.step("install"):
+        argv = ("python3", "-m", "installer_plugin", "install", *options, "to-disk")
+        line = (*argv, "--via-loopback", "--wipe", *EXT4, str(disk))
+        done = container.run(stage.folder, line)
+    assert f"way in: {when} " in done.stderr, done.stderr
+    assert_runs_bound_images(stage, disk)
+
+
+def test_composefs_system(bound_os: Path, stage: Scene) -> None:
+    """bootc's composefs backend, which copies none: they are there and run"""
+    disk = stage.new_disk()
+    done = stage.install(bound_os, disk, bootc=(*EXT4, "--composefs-backend"))
+    assert "way in: after (bootc's composefs backend copies no bound images)" in done.stderr
+    more = {"place": "readlink -f /usr/lib/bootc/storage", "backend": "cat /proc/cmdline"}
+    said = assert_runs_bound_images(stage, disk, more)
+    assert said["place"].lines == [f"/sysroot/{COMPOSEFS_STORE}"]
+    assert " composefs=" in said["backend"].text
