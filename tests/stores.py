@@ -69,7 +69,9 @@ class Store:
     def image(self, name: str) -> StoredImage:
         """Ask podman about an image."""
         (seen,) = json.loads(self.podman("image", "inspect", name))
-        records = json.loads((self.root / "overlay-images/images.json").read_text())
+        # A store that only reads others has no records of its own.
+        file = self.root / "overlay-images/images.json"
+        records = json.loads(file.read_text()) if file.exists() else []
         # Of an image that came by a list, podman 5 tells the digest of its own manifest.
         digest = next((r["digest"] for r in records if r["id"] == seen["Id"]), seen["Digest"])
         return StoredImage(
