@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from installer_plugin.rootfs import Closing
+from installer_plugin.storage.pieces import LARGE, PieceReader, bypass_cache, write_all
 
 LABEL = "security.selinux"
 """Not copied: the target's own policy decides it."""
 PIECE = 1 << 24
 """Bytes copied by one call, so that there is progress to report."""
+SHORTER = "it became shorter meanwhile"
 BLOCK = 512
 """Unit of ``st_blocks``, whatever the file system's own block is."""
 
@@ -20,25 +25,51 @@ Moved = Callable[[int], None]
 """Told how many bytes more were copied; may raise to stop the work."""
 
 
-class ContentCopy:
-    """Copies contents within or between file systems by the shortest way that they offer."""
+class ContentCopy(Closing):
+    """Copies contents within or between file systems by the shortest way that they offer.
+
+    Use as a context manager.
+    """
 
     def __init__(self, moved: Moved) -> None:
         self._moved = moved
         self._pass_on = _in_the_file_system
+        self._reader: PieceReader | None = None
+
+    def close(self) -> None:
+        """Give back what large files have needed."""
+        if self._reader:
+            self._reader.close()
 
     def copy(self, source: int, target: int, seen: os.stat_result) -> None:
         """Copy the file *source*, whose status is *seen*, into the empty file *target*; raises OSError."""
         size = seen.st_size
         if seen.st_blocks * BLOCK >= size:
-            self._copy_range(source, target, 0, size)
+            large = size >= LARGE and self._pass_on is _through_the_cache
+            copy = self._copy_large if large else self._copy_range
+            copy(source, target, size)
             return
         for start, end in _data(source, size):
             os.lseek(target, start, os.SEEK_SET)
-            self._copy_range(source, target, start, end)
+            self._copy_range(source, target, end, start)
         os.ftruncate(target, size)
 
-    def _copy_range(self, source: int, target: int, start: int, end: int) -> None:
+    def _copy_large(self, source: int, target: int, size: int) -> None:
+        """Copy a whole file to the disk at once, where nobody has to wait for its pages later."""
+        self._reader = self._reader or PieceReader()
+        bypass_cache(target, on=True)
+        left = size
+        with closing(self._reader.pieces(source)) as pieces:
+            for piece in pieces:
+                taken = piece[:left]
+                write_all(target, taken)
+                left -= len(taken)
+                self._moved(len(taken))
+                if not left:
+                    return
+        raise OSError(errno.ENODATA, SHORTER)
+
+    def _copy_range(self, source: int, target: int, end: int, start: int = 0) -> None:
         """Copy bytes to where *target* is positioned."""
         while start < end:
             try:
@@ -49,7 +80,7 @@ class ContentCopy:
                 self._pass_on = _through_the_cache
                 continue
             if not copied:
-                raise OSError(errno.ENODATA, "it became shorter meanwhile")
+                raise OSError(errno.ENODATA, SHORTER)
             start += copied
             self._moved(copied)
 

@@ -104,6 +104,7 @@ class _TreeCopy(Closing):
 
     def close(self) -> None:
         """Close everything that is open."""
+        self._content.close()
         self._close_files()
         for folder in self._folders:
             folder.close()
