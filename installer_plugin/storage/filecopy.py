@@ -23,6 +23,8 @@ _NOT_THIS_WAY = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 Moved = Callable[[int], None]
 """Told how many bytes more were copied; may raise to stop the work."""
+_PassOn = Callable[[int, int, int, int], int]
+"""Of a file, to where another one is positioned, from this offset, this many bytes: how many it were."""
 
 
 class ContentCopy(Closing):
@@ -33,7 +35,8 @@ class ContentCopy(Closing):
 
     def __init__(self, moved: Moved) -> None:
         self._moved = moved
-        self._pass_on = _in_the_file_system
+        self._pass_on: _PassOn = _in_the_file_system
+        self._asked = False
         self._reader: PieceReader | None = None
 
     def close(self) -> None:
@@ -44,14 +47,17 @@ class ContentCopy(Closing):
     def copy(self, source: int, target: int, seen: os.stat_result) -> None:
         """Copy the file *source*, whose status is *seen*, into the empty file *target*; raises OSError."""
         size = seen.st_size
+        if not self._asked:
+            self._pass_on, self._asked = _shortest(source, target), True
         if seen.st_blocks * BLOCK >= size:
-            large = size >= LARGE and self._pass_on is _through_the_cache
-            copy = self._copy_large if large else self._copy_range
-            copy(source, target, size)
+            if size >= LARGE and self._pass_on is _through_the_cache:
+                self._copy_large(source, target, size)
+            else:
+                self._copy_range(source, target, 0, size)
             return
         for start, end in _data(source, size):
             os.lseek(target, start, os.SEEK_SET)
-            self._copy_range(source, target, end, start)
+            self._copy_range(source, target, start, end)
         os.ftruncate(target, size)
 
     def _copy_large(self, source: int, target: int, size: int) -> None:
@@ -69,20 +75,25 @@ class ContentCopy(Closing):
                     return
         raise OSError(errno.ENODATA, SHORTER)
 
-    def _copy_range(self, source: int, target: int, end: int, start: int = 0) -> None:
+    def _copy_range(self, source: int, target: int, start: int, end: int) -> None:
         """Copy bytes to where *target* is positioned."""
         while start < end:
-            try:
-                copied = self._pass_on(source, target, start, min(end - start, PIECE))
-            except OSError as error:
-                if self._pass_on is _through_the_cache or error.errno not in _NOT_THIS_WAY:
-                    raise
-                self._pass_on = _through_the_cache
-                continue
+            copied = self._pass_on(source, target, start, min(end - start, PIECE))
             if not copied:
                 raise OSError(errno.ENODATA, SHORTER)
             start += copied
             self._moved(copied)
+
+
+def _shortest(source: int, target: int) -> _PassOn:
+    """The way that two file systems offer, by a question that copies nothing."""
+    try:
+        os.copy_file_range(source, target, 0)
+    except OSError as error:
+        if error.errno not in _NOT_THIS_WAY:
+            raise
+        return _through_the_cache
+    return _in_the_file_system
 
 
 def _in_the_file_system(source: int, target: int, start: int, count: int) -> int:
