@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from installer_plugin.errors import InterruptedBySignal
@@ -86,11 +87,11 @@ def held_back(
         yield
     except BaseException as failure:
         if keep:
-            restore(places)
+            restore(held)
         else:
             _note(places, reason_of(failure))
         raise
-    restore(places)
+    restore(held)
 
 
 def reason_of(failure: BaseException) -> str:
@@ -128,13 +129,19 @@ def set_aside(
     return tuple(renamed)
 
 
-def restore(places: Iterable[Path]) -> None:
-    """Give all entries that were set aside their names back; raises OSError."""
-    for folder in _folders(places):
-        for aside in folder.aside():
-            aside.rename(aside.with_name(aside.name.removesuffix(ASIDE)))
-        folder.note.unlink(missing_ok=True)
-        _sync(folder.path)
+def restore(held: Iterable[Path]) -> None:
+    """Give entries that :func:`set_aside` has renamed their names back; raises OSError.
+
+    Others stay aside: on a shared EFI system partition they are another system's.
+    """
+    for folder, renamed in groupby(sorted(held), lambda entry: entry.parent):
+        for aside in renamed:
+            with suppress(FileNotFoundError):  # a hook has had its own way with it
+                aside.rename(aside.with_name(aside.name.removesuffix(ASIDE)))
+        if not any(folder.glob(f"*{ASIDE}")):
+            (folder.parent / NOTE).unlink(missing_ok=True)
+        _sync(folder)
+        _sync(folder.parent)
 
 
 def _note(places: Iterable[Path], reason: str) -> None:

@@ -1,8 +1,12 @@
 """A target that must not boot: its boot entries are set aside, and the way back is written down."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
-from installer_plugin.hosts.boot_entries import NOTE, set_aside
+import pytest
+
+from installer_plugin.events import Events
+from installer_plugin.hosts.boot_entries import ASIDE, NOTE, held_back, set_aside
 
 
 def make_entries(root: Path) -> Path:
@@ -44,3 +48,28 @@ def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
 def test_a_root_without_entries_is_left_alone(tmp_path: Path) -> None:
     assert set_aside([tmp_path], "x") == ()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_another_installation_has_set_aside_stays_aside(tmp_path: Path, keep: bool) -> None:
+    """A shared EFI system partition has the entries of several systems."""
+    images = tmp_path / "EFI/Linux"
+    images.mkdir(parents=True)
+    other = images / f"other.efi{ASIDE}"
+    other.touch()
+    (images / "ours.efi").touch()
+    ended = pytest.raises(KeyboardInterrupt) if keep else nullcontext()
+    with ended, held_back([tmp_path], Events(), keep=keep):
+        assert {path.name for path in images.iterdir()} == {other.name, f"ours.efi{ASIDE}"}
+        if keep:
+            raise KeyboardInterrupt
+    assert {path.name for path in images.iterdir()} == {other.name, "ours.efi"}
+    assert (images.parent / NOTE).exists(), "it tells about the other one"
+
+
+def test_what_a_hook_has_removed_does_not_come_back(tmp_path: Path) -> None:
+    entries = make_entries(tmp_path)
+    with held_back([tmp_path], Events(), keep=False):
+        (entries / f"ostree-1-default.conf{ASIDE}").unlink()
+    assert [path.name for path in entries.iterdir()] == ["ostree-2-default.conf"]
+    assert not (entries.parent / NOTE).exists()
