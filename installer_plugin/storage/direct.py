@@ -25,10 +25,9 @@ from installer_plugin.storage.crew import do_jobs
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
 from installer_plugin.storage.jobs import CopyLayer, path_for_others
-from installer_plugin.storage.records import Records, big_data_file_name, layer_chain
+from installer_plugin.storage.records import big_data_file_name
+from installer_plugin.storage.stored import OpenedStore, find_source
 from installer_plugin.storage.worker import Moved as JobMoved
-
-OpenedStore = tuple[GraphRoot, Records]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +123,6 @@ def _staged(stored: StoredLayer, scratch: Path) -> CopyLayer:
         target=staged / "diff",
         weight=record.diff_size or 0,
     )
-
-
-def find_source(opened: Sequence[OpenedStore], image: ResolvedImage) -> SourceImage:
-    """The image's record in the first store of *opened*, and its layers in any of them.
-
-    Raises DataError when it has gone since it was resolved.
-    """
-    store, records = opened[0]
-    record = next((each for each in records.images if each.id == image.image_id), None)
-    if record is None:
-        raise DataError(
-            f"image {image.image_id}",
-            f"has gone from {store.path} since it was found there",
-            hint=f"podman pull {image.bound.reference}",
-        )
-    where = {id_: root for root, each in reversed(opened) for id_ in each.layers}
-    layers = {id_: layer for _, each in reversed(opened) for id_, layer in each.layers.items()}
-    chain = layer_chain(record.layer, layers.get)
-    return SourceImage(store, record, tuple((where[layer.id], layer) for layer in chain))
 
 
 def _missing(

@@ -12,12 +12,13 @@ from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process import Runner
 from installer_plugin.storage.base import Engine, search_order
-from installer_plugin.storage.direct import DirectEngine, OpenedStore, find_source
+from installer_plugin.storage.direct import DirectEngine
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import Guard, Refusal, image_refusal
 from installer_plugin.storage.podman import PodmanEngine
 from installer_plugin.storage.remote import ScpEngine
 from installer_plugin.storage.skopeo import SkopeoEngine
+from installer_plugin.storage.stored import OpenedStore, find_source
 
 
 class EngineChoice(StrEnum):

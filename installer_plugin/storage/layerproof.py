@@ -63,14 +63,14 @@ def prove_layer(
     try:
         with _tree(root, claim.id, drop_cache=drop_cache) as tree, stream:
             check = MetadataCheck(tree, defects, _parent_root(root, claim.parent))
-            with _entries(root, claim.id, drop_cache=drop_cache) as entries:
+            with stored_entries(root, claim.id, drop_cache=drop_cache) as entries:
                 _Rebuild(tree, check, stream).run(entries)
             stream.drain()
             check.finish(stream.tick)
             if stream.broken and not defects.found:
                 defects.append(Defect("", "has content in its tar stream that unpacking drops"))
             if not stream.broken and stream.diff_id() != claim.diff_id:
-                with _entries(root, claim.id, drop_cache=False) as entries:
+                with stored_entries(root, claim.id) as entries:
                     _blame(entries, tree, defects, stream, claim)
             if not stream.broken and claim.size not in {None, stream.size}:
                 sizes = f"has {stream.size} bytes, expected {claim.size} as recorded"
@@ -166,7 +166,10 @@ def _parent_root(root: Rootfs, parent: str | None) -> os.stat_result | None:
 
 
 @contextmanager
-def _entries(root: Rootfs, layer_id: str, *, drop_cache: bool) -> Iterator[Iterator[Entry]]:
+def stored_entries(
+    root: Rootfs, layer_id: str, *, drop_cache: bool = False
+) -> Iterator[Iterator[Entry]]:
+    """What a layer's tar-split file has, until the context is left; raises DataError."""
     path = f"overlay-layers/{layer_id}.tar-split.gz"
     with _located(path):
         fd = root.open_file(path)

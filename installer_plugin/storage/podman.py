@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from installer_plugin.model import ResolvedImage
-from installer_plugin.process import Command, Runner, private_mounts_argv
+from installer_plugin.process import Command, private_mounts_argv
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.skopeo import StoreLinks, target_image
-from installer_plugin.storage.toolengine import ToolEngine
+from installer_plugin.storage.toolengine import StoreToolEngine
 
 _WITH_RUN_ROOT = """
 mkdir -p /run/containers
@@ -51,23 +51,18 @@ def reading_options(stores: Sequence[Path], scratch: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-class PodmanEngine(ToolEngine):
+class PodmanEngine(StoreToolEngine):
     """Copies with ``podman image push`` between local stores."""
 
     name = "podman"
     tools = ("podman", "unshare", "setpriv")
 
-    def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
-        """*stores*: the local stores, primary first; layers may be in any of them."""
-        self._stores = tuple(stores)
-        self._runner = runner
-
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
         """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
         argv = push_argv(
-            reading_options(search_order(image, self._stores), scratch),
+            reading_options(search_order(image, self.stores), scratch),
             image.source.item,
             target_image(image.image_id, graph_root, scratch),
         )
         purpose = f"copy {image.bound.reference}"
-        self._runner.run(Command(argv=argv, purpose=purpose, env={"TMPDIR": str(scratch)}))
+        self.runner.run(Command(argv=argv, purpose=purpose, env={"TMPDIR": str(scratch)}))

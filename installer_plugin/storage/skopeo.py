@@ -9,9 +9,9 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import ImageId, ResolvedImage, SourceKind
-from installer_plugin.process import Command, Runner, private_mounts_argv
+from installer_plugin.process import Command, private_mounts_argv
 from installer_plugin.storage.base import search_order
-from installer_plugin.storage.toolengine import ToolEngine
+from installer_plugin.storage.toolengine import StoreToolEngine
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._-]*")
 
@@ -78,16 +78,11 @@ def copy_argv(source: str, target: str, tmpdir: Path) -> tuple[str, ...]:
     ))  # fmt: skip
 
 
-class SkopeoEngine(ToolEngine):
+class SkopeoEngine(StoreToolEngine):
     """Copies with ``skopeo copy``, from containers-storage and from layouts."""
 
     name = "skopeo"
     tools = ("skopeo", "unshare", "setpriv")
-
-    def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
-        """*stores*: the local stores, primary first; layers may be in any of them."""
-        self._stores = tuple(stores)
-        self._runner = runner
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
         """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
@@ -100,12 +95,12 @@ class SkopeoEngine(ToolEngine):
             purpose=f"copy {image.bound.reference}",
             env={"TMPDIR": str(scratch)},
         )
-        self._runner.run(command)
+        self.runner.run(command)
 
     def _source(self, image: ResolvedImage, scratch: Path) -> str:
         location = image.source
         if location.kind is SourceKind.CONTAINERS_STORAGE:
-            spec = source_store_spec(search_order(image, self._stores), scratch)
+            spec = source_store_spec(search_order(image, self.stores), scratch)
             return f"containers-storage:{spec}@{location.item}"
         name = f":{location.item}" if location.item else ""
         return f"{location.kind}:{location.store}{name}"

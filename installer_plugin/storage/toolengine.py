@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from installer_plugin.model import ResolvedImage
+from installer_plugin.model import ResolvedImage, SourceKind
+from installer_plugin.process import Runner
 from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.space import free_room
+from installer_plugin.storage.stored import require_own_content
 
 POLL_SECONDS = 0.5
 """How often the target's free space is looked at."""
@@ -42,6 +44,23 @@ class ToolEngine(ABC):
 
         *scratch* is an empty directory on a roomy file system. Raises CommandError and DataError.
         """
+
+
+class StoreToolEngine(ToolEngine):
+    """One whose tool reads local stores, and believes what it reads."""
+
+    def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
+        """*stores*: the local stores, primary first; layers may be in any of them."""
+        self.stores = tuple(stores)
+        self.runner = runner
+
+    def copy_all(
+        self, images: Sequence[ResolvedImage], place: Place, moved: Moved
+    ) -> Generator[ResolvedImage]:
+        """The same once nothing in the stores leads the tool astray; raises DataError."""
+        kind = SourceKind.CONTAINERS_STORAGE
+        require_own_content([image for image in images if image.source.kind is kind], self.stores)
+        yield from super().copy_all(images, place, moved)
 
 
 @contextmanager

@@ -1,0 +1,95 @@
+"""Images as local stores have them, to be read: by us, and by tools that trust what they read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from installer_plugin.errors import DataError
+from installer_plugin.model import ResolvedImage
+from installer_plugin.rootfs import file_type
+from installer_plugin.storage.base import search_order
+from installer_plugin.storage.commit import SourceImage, StoredLayer
+from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.layerproof import stored_entries
+from installer_plugin.storage.records import Records, layer_chain
+from installer_plugin.storage.tarsplit import FileEntry
+from installer_plugin.storage.tree import LayerTree, shown
+
+OpenedStore = tuple[GraphRoot, Records]
+
+
+def find_source(opened: Sequence[OpenedStore], image: ResolvedImage) -> SourceImage:
+    """The image's record in the first store of *opened*, and its layers in any of them.
+
+    Raises DataError when it has gone since it was resolved.
+    """
+    store, records = opened[0]
+    record = next((each for each in records.images if each.id == image.image_id), None)
+    if record is None:
+        raise DataError(
+            f"image {image.image_id}",
+            f"has gone from {store.path} since it was found there",
+            hint=f"podman pull {image.bound.reference}",
+        )
+    where = {id_: root for root, each in reversed(opened) for id_ in each.layers}
+    layers = {id_: layer for _, each in reversed(opened) for id_, layer in each.layers.items()}
+    chain = layer_chain(record.layer, layers.get)
+    return SourceImage(store, record, tuple((where[layer.id], layer) for layer in chain))
+
+
+def require_own_content(images: Sequence[ResolvedImage], stores: Sequence[Path]) -> None:
+    """Raise DataError unless all content of *images* is in regular files of their own layers.
+
+    containers-storage opens whatever has the name of a file with content: it would wait for the writer
+    of a fifo, read a device without end, and follow a link out of the store
+    (containers/storage drivers/fsdiff.go, tar-split tar/storage/getter.go).
+    """
+    with ExitStack() as stack:
+        opened: dict[Path, OpenedStore] = {}
+        seen: set[str] = set()
+        for image in images:
+            order = search_order(image, stores)
+            for path in order:
+                if path not in opened:
+                    store = stack.enter_context(GraphRoot.open(path))
+                    opened[path] = store, store.load()
+            for stored in find_source([opened[path] for path in order], image).layers:
+                if stored[1].id not in seen:
+                    seen.add(stored[1].id)
+                    _require_own_files(stored)
+
+
+def _require_own_files(stored: StoredLayer) -> None:
+    store, layer = stored
+    folder = f"overlay/{layer.id}/diff"
+    if not store.root.has_entry(f"overlay-layers/{layer.id}.tar-split.gz"):
+        return  # packed afresh from what is there, where links are links and fifos are fifos
+    with (
+        store.root.directory(folder) as diff,
+        LayerTree(os.dup(diff)) as tree,
+        stored_entries(store.root, layer.id) as entries,
+    ):
+        for entry in entries:
+            if isinstance(entry, FileEntry) and entry.size:
+                _require_own_file(tree, diff, entry, store.shown(folder))
+
+
+def _require_own_file(tree: LayerTree, diff: int, entry: FileEntry, folder: str) -> None:
+    path = f"{folder}{shown(entry.name)}"
+    place = tree.place(entry.name)
+    try:
+        found = tree.lstat(place)
+        # As the tools reach it, which confine no link to the layer.
+        reached = os.stat(entry.name.lstrip(b"/"), dir_fd=diff)
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(path, f"is a {file_type(found.st_mode)}, expected a regular file")
+    if (found.st_dev, found.st_ino) != (reached.st_dev, reached.st_ino):
+        raise DataError(path, "is reached through a link out of the layer, expected a regular file")
+    if found.st_size != entry.size:
+        raise DataError(path, f"has {found.st_size} bytes, expected {entry.size}")
