@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def mismatch(blivet: str, libraries: Collection[str]) -> str:
 
 def blivet_missing() -> str:
     """Why blivet cannot be used; "" when it can. One sentence, whatever is wrong with it."""
+    from importlib import metadata  # noqa: PLC0415 - takes long, and most targets need no blivet
+
     try:
         version = metadata.version("blivet")
     except metadata.PackageNotFoundError:

@@ -53,6 +53,9 @@ def copy(
     try:
         prepare(target)
         remove_unfinished(target.graph_root)
+        # Whatever is left to be copied: a run may be killed when it has copied everything.
+        for place in (target.bootc_dir, *options.scratch):
+            remove_stale(place)
         missing = layers_to_copy([each.image for each in options.selected], target)
         copied = _copy_all(target, options, missing, events)
         finish(target, runner)
@@ -136,8 +139,6 @@ class _Batch:
     def _scratch_place(self, target: TargetStore, places: Sequence[Path]) -> Path:
         if self.engine.stages_on_target:
             places = (target.bootc_dir,)
-        for parent in places:
-            remove_stale(parent)
         need = 0 if self.engine.stages_on_target else scratch_need(self.missing)
         place = choose_scratch(places, need)
         if place is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from installer_plugin.storage.scratch import PREFIX
 from tests.commands import CommandError, run
 from tests.disks import LoopFs
 from tests.faults.conftest import Jobs
@@ -94,6 +95,18 @@ def test_copy_killed_at_any_moment_is_completed_by_the_next_run(
                 shutil.rmtree(left)
     assert not failures, f"{len(failures)} of {count}:\n" + "\n".join(map(str, failures.items()))
     assert killed > count * 0.7, "the copies were too quick to be killed"
+
+
+@pytest.mark.parametrize("engine", ["direct", "skopeo"])
+def test_what_a_killed_copy_has_left_goes_also_when_everything_was_copied(
+    jobs: Jobs, tmp_path: Path, engine: str
+) -> None:
+    job = jobs(SMALL, at=tmp_path / "target", engine=engine)
+    job.run()
+    for place in (job.store.parent, job.scratch):
+        (place / f"{PREFIX}left/layer").mkdir(parents=True)
+    job.run()
+    assert job.temporary() == []
 
 
 @pytest.mark.parametrize(("engine", "count"), [("direct", 20), ("skopeo", 8)])
