@@ -148,8 +148,9 @@ class Runner:
     def _started(
         self, command: Command, *, one_output: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
-        child = self._begun(command, one_output=one_output)
+        # One that has begun is never unknown to end_all, which waits for the lock.
         with self._lock:
+            child = self._begun(command, one_output=one_output)
             self._living.add(child)
         try:
             yield child

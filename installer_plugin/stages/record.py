@@ -10,6 +10,7 @@ from installer_plugin.errors import ConfigError, CopyError, Problem, is_full
 from installer_plugin.model import CopiedImage, VerifiedImage
 from installer_plugin.receipt import Receipt, dump_receipt
 from installer_plugin.storage.naming import replace_file
+from installer_plugin.storage.scratch import scratch_directory
 from installer_plugin.storage.space import room_hint
 
 HINT = "make the place writable and run the command again"
@@ -59,7 +60,9 @@ def write_receipt(text: str, places: Sequence[Path]) -> None:
     """Write the text of a receipt to all *places*, each atomically; raises CopyError."""
     for place in places:
         try:
-            replace_file(place, text.encode(), mode=0o644)
+            # What a killed run leaves in there, the next one removes.
+            with scratch_directory(place.parent) as scratch:
+                replace_file(place, text.encode(), mode=0o644, staging=scratch)
         except OSError as error:
             problem = Problem(
                 subject=str(place),

@@ -87,9 +87,14 @@ def _write_manifests(folder: Path, manifests: Manifests) -> None:
             replace_file(path, content)
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Put *content* at *path* so that a crash leaves the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replace_file(
+    path: Path, content: bytes, *, mode: int = 0o600, staging: Path | None = None
+) -> None:
+    """Put *content* at *path* so that a crash leaves the old file or the new one, whole.
+
+    It is written in *staging*, on the same file system, or beside *path*.
+    """
+    temporary = (staging or path.parent) / f".{path.name}.{os.getpid()}.tmp"
     try:
         temporary.unlink(missing_ok=True)  # of a killed run whose process ID has come round again
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

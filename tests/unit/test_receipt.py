@@ -1,6 +1,8 @@
 """Receipts: deterministic bytes, and what they demand later."""
 
 import json
+import os
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -147,6 +149,22 @@ def test_receipt_is_written_to_all_places_readable_by_all(tmp_path: Path) -> Non
     assert [place.read_text() for place in places] == [text, text]
     assert all(place.stat().st_mode & 0o777 == 0o644 for place in places)
     assert sorted(tmp_path.iterdir()) == list(places)
+
+
+@pytest.mark.real
+def test_what_a_killed_run_has_written_of_a_receipt_goes_with_the_next(tmp_path: Path) -> None:
+    place = tmp_path / "one.json"
+    child = os.fork()
+    if not child:
+        try:
+            os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            record(RECEIPT, [place])
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.glob("*/.one.json.*.tmp"))) == 1
+    record(RECEIPT, [place])
+    assert list(tmp_path.iterdir()) == [place]
 
 
 def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
