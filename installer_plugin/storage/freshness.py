@@ -1,5 +1,5 @@
-"""Has files read from the disk instead of the page cache, where a broken write would not show, and
-has the disk read ahead.
+"""Has files read from the disk instead of the page cache, where a broken write would not show, has
+the disk read ahead, and leaves no trace of the reading.
 
 The kernel keeps pages that are not written yet: ``syncfs(2)`` comes first.
 """
@@ -14,6 +14,20 @@ from installer_plugin.rootfs import Rootfs
 
 READ_AHEAD = 1 << 20
 """Bytes of a file that are asked for at once; the kernel's own reading ahead does the rest."""
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+def open_untouched(name: str | bytes, folder: int) -> int:
+    """Open *name* in the directory *folder* for reading; raises OSError.
+
+    The file keeps its time of access where we may see to that: to note it for thousands of small files
+    takes a tenth of what reading them does, and a proof should write nothing.
+    """
+    try:
+        return os.open(name, _READ | os.O_NOATIME, dir_fd=folder)
+    except PermissionError:  # somebody else's file, and we are not root
+        return os.open(name, _READ, dir_fd=folder)
 
 
 def forget(fd: int) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from installer_plugin.errors import DataError
 from installer_plugin.rootfs import MAX_LINKS, Closing, printable
-from installer_plugin.storage.freshness import forget
+from installer_plugin.storage.freshness import forget, open_untouched
 
 OPEN_FOLDERS = 64
 """Directory descriptors kept by one tree; several trees are read at the same time."""
@@ -26,7 +26,6 @@ MAX_PATH = 4095
 
 _NO_XATTRS: Mapping[str, bytes] = {}
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ class LayerTree(Closing):
         can have effects of its own.
         """
         self._close_file()
-        self._file = os.open(place.name, _FILE_FLAGS, dir_fd=place.folder.fd)
+        self._file = open_untouched(place.name, place.folder.fd)
         if self._drop_cache:
             forget(self._file)
 

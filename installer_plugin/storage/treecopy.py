@@ -17,7 +17,7 @@ from typing import NamedTuple
 from installer_plugin.errors import DataError, is_full
 from installer_plugin.rootfs import Closing
 from installer_plugin.storage.filecopy import ContentCopy, Moved, copy_xattrs
-from installer_plugin.storage.freshness import expect
+from installer_plugin.storage.freshness import expect, open_untouched
 from installer_plugin.storage.tree import joined, shown
 
 AHEAD_FILES = 32
@@ -27,7 +27,6 @@ OPEN_LEVELS = 64
 """Directories that are kept open while the tree goes deeper."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -169,7 +168,7 @@ class _TreeCopy(Closing):
             folder.below.append(name)
             return
         is_file = stat.S_ISREG(seen.st_mode) and (seen.st_dev, seen.st_ino) not in self._first
-        fd = os.open(name, _READ, dir_fd=folder.source) if is_file else -1
+        fd = open_untouched(name, folder.source) if is_file else -1
         self._files.append(_Entry(name, seen, fd))
 
     def _close_files(self) -> None:
