@@ -129,7 +129,11 @@ class PlainSink:
 
 
 class TerminalSink:
-    """For people: progress is one line that is drawn again and again, then left as finished."""
+    """For people: progress is one line that is drawn again and again, then left as finished.
+
+    Of images that are worked on at the same time it is about the first one: a line that jumps to and
+    fro between them can't be read.
+    """
 
     def __init__(self, stream: TextIO, *, columns: int, colour: bool) -> None:
         self._stream = stream
@@ -138,6 +142,7 @@ class TerminalSink:
             ("\x1b[1m", "\x1b[33m", "\x1b[0m") if colour else ("", "", "")
         )
         self._rates: dict[tuple[str, str], _Rate] = {}
+        """Of images that are not finished, those begun first in front."""
         self._drawn = 0.0
 
     def send(self, event: Event) -> None:
@@ -150,16 +155,22 @@ class TerminalSink:
         self._line(f"{colour}{event.stage:>9}{self._reset}  {word}{event.message}\n")
 
     def _progress(self, event: Progress) -> None:
-        now = time.monotonic()
-        rate = self._rates.setdefault((event.stage, event.image), _Rate(now, event.done))
+        now, key = time.monotonic(), (event.stage, event.image)
+        rate = self._rates.setdefault(key, _Rate(now, event.done))
         finished = event.done >= event.total
-        if not finished and now - self._drawn < REDRAW_SECONDS:
+        if finished:
+            del self._rates[key]
+        elif now - self._drawn < REDRAW_SECONDS or key != self._first(event.stage):
             return
         self._drawn = now
         tail = f"  {iec(event.total)}" if finished else self._counted(event) + rate.text(event)
         room = max(self._columns - 12 - len(tail), 8)
         image = event.image if len(event.image) <= room else "…" + event.image[1 - room :]
         self._line(f"{event.stage:>9}  {image}{tail}" + ("\n" if finished else ""))
+
+    def _first(self, stage: str) -> tuple[str, str]:
+        """The unfinished image that is shown; there is one."""
+        return next(key for key in self._rates if key[0] == stage)
 
     @staticmethod
     def _counted(event: Progress) -> str:

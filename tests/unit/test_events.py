@@ -108,6 +108,31 @@ def test_terminal_is_not_drawn_more_often_than_eyes_can_see(clock: Clock) -> Non
     assert stream.getvalue().endswith("x  100 B\n")
 
 
+def test_terminal_shows_one_of_several_images_at_a_time(clock: Clock) -> None:
+    stream, speak = _terminal(clock)
+    for done in (1, 2, 3):
+        for image in ("a", "b"):
+            clock.now += 1
+            speak.progress("copy", image, done * MIB, (3 if image == "a" else 4) * MIB)
+    clock.now += 1
+    speak.progress("copy", "b", 4 * MIB, 4 * MIB)
+    assert [line.split()[1:4] for line in _lines(stream.getvalue())] == [
+        ["a", "33%", "1.00"],
+        ["a", "66%", "2.00"],
+        ["a", "3.00", "MiB"],
+        ["b", "75%", "3.00"],
+        ["b", "4.00", "MiB"],
+    ]
+
+
+def test_terminal_shows_a_stage_whose_predecessor_did_not_finish(clock: Clock) -> None:
+    stream, speak = _terminal(clock)
+    speak.progress("copy", "a", 1, 2)
+    clock.now += 1
+    speak.progress("verify", "b", 1, 2)
+    assert "verify  b   50%" in stream.getvalue()
+
+
 @pytest.mark.parametrize("length", [5, 40, 60, 80, 300])
 @pytest.mark.parametrize("done", [0, 511 * MIB, 1024 * MIB], ids=["begun", "half", "done"])
 def test_terminal_line_fits_into_its_columns(length: int, done: int, clock: Clock) -> None:
