@@ -17,6 +17,7 @@ from pathlib import Path
 from installer_plugin.errors import InterruptedBySignal
 from installer_plugin.events import Events
 from installer_plugin.rootfs import Rootfs
+from installer_plugin.storage.naming import sync_directory
 
 Entries = frozenset[tuple[str, int, int]]
 """Boot entries: path below the file system they were looked for in, bytes, time of the last change.
@@ -140,8 +141,8 @@ def restore(held: Iterable[Path]) -> None:
                 aside.rename(aside.with_name(aside.name.removesuffix(ASIDE)))
         if not any(folder.glob(f"*{ASIDE}")):
             (folder.parent / NOTE).unlink(missing_ok=True)
-        _sync(folder)
-        _sync(folder.parent)
+        sync_directory(folder)
+        sync_directory(folder.parent)
 
 
 def _note(places: Iterable[Path], reason: str) -> None:
@@ -154,7 +155,7 @@ def _note(places: Iterable[Path], reason: str) -> None:
                 aside=ASIDE,
             )
             _write_note(folder.note, text)
-            _sync(folder.path)
+            sync_directory(folder.path)
 
 
 def _write_note(file: Path, text: str) -> None:
@@ -164,16 +165,7 @@ def _write_note(file: Path, text: str) -> None:
         new.write(text)
         new.flush()
         os.fsync(new.fileno())
-    _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Have the names in *folder* on the disk: a power cut may be next."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(file.parent)
 
 
 def _folders(places: Iterable[Path]) -> tuple[Folder, ...]:

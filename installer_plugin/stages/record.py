@@ -9,7 +9,7 @@ from pathlib import Path
 from installer_plugin.errors import ConfigError, CopyError, Problem, is_full
 from installer_plugin.model import CopiedImage, VerifiedImage
 from installer_plugin.receipt import Receipt, dump_receipt
-from installer_plugin.storage.naming import replace_file
+from installer_plugin.storage.naming import replace_file, sync_directory
 from installer_plugin.storage.scratch import scratch_directory
 from installer_plugin.storage.space import room_hint
 
@@ -63,6 +63,7 @@ def write_receipt(text: str, places: Sequence[Path]) -> None:
             # What a killed run leaves in there, the next one removes.
             with scratch_directory(place.parent) as scratch:
                 replace_file(place, text.encode(), mode=0o644, staging=scratch)
+            sync_directory(place.parent)
         except OSError as error:
             problem = Problem(
                 subject=str(place),
