@@ -20,6 +20,7 @@ from typing import IO
 from installer_plugin.errors import InterruptedBySignal, Problem
 from installer_plugin.interrupt import uninterrupted
 from installer_plugin.pipes import Conversation, converse
+from installer_plugin.procstat import living_in_group
 
 END_GRACE_SECONDS = 10
 """How long a child may take to end after SIGTERM before its process group gets SIGKILL."""
@@ -304,7 +305,8 @@ def _session_lives(child: subprocess.Popen[bytes]) -> bool:
         os.killpg(child.pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    # A signal reaches zombies as well, and the first process of a container need not collect them.
+    return living_in_group(child.pid)
 
 
 def _ending(returncode: int) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from installer_plugin.procstat import find_process
+
 PATIENCE_SECONDS = 5.0
 """How long a dead owner's lock may last: a child that was becoming another program has it still."""
 PAUSE_SECONDS = 0.05
@@ -21,10 +23,8 @@ def owned_prefix(kind: str) -> str:
 
 def lives(owner: int) -> bool:
     """Whether a process is there and not a zombie."""
-    try:
-        return Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    process = find_process(owner)
+    return process is not None and not process.has_ended
 
 
 @contextmanager

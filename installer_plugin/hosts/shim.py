@@ -29,6 +29,7 @@ from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import written_to
 from installer_plugin.interrupt import interruptible
 from installer_plugin.process import Runner, our_program_argv
+from installer_plugin.procstat import find_process
 from installer_plugin.request import Context
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.stages.report import problem_json
@@ -243,9 +244,8 @@ def _is_ancestor(pid: int) -> bool:
     for _ in range(MAX_ANCESTORS):
         if here == pid:
             return True
-        try:
-            status = Path(f"/proc/{here}/stat").read_text()
-        except OSError:
+        process = find_process(here)
+        if process is None:
             return False
-        here = int(status.rpartition(")")[2].split()[1])
+        here = process.parent
     return False

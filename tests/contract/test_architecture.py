@@ -19,6 +19,7 @@ LEVELS = (
         "interrupt",
         "lockfile",
         "pipes",
+        "procstat",
         "process",
         "quadlet",
         "receipt",

@@ -1,9 +1,13 @@
 """Programs whose output is taken line by line, and their end."""
 
+import ctypes
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +48,28 @@ def test_bytes_are_cut_into_lines(chunks: list[bytes], expected: list[str]) -> N
         cutter.add(chunk)
     cutter.close()
     assert lines == expected
+
+
+@pytest.fixture
+def nobody_collects_zombies() -> Iterator[None]:
+    """We are what the first process of a container is, and do as little: orphans come to us."""
+    set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+    set_subreaper(1)
+    yield
+    set_subreaper(0)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, 0):
+            pass
+
+
+@real
+@pytest.mark.usefixtures("nobody_collects_zombies")
+def test_orphan_that_nobody_collects_is_not_waited_for() -> None:
+    pids: list[str] = []
+    began = time.monotonic()
+    Runner(grace=30).follow(_sh("sleep 600 & echo $!"), pids.append)
+    assert time.monotonic() - began < 10
+    assert Path(f"/proc/{pids[0]}/stat").read_text().split()[2] == "Z"
 
 
 @real
