@@ -18,15 +18,14 @@ from pathlib import Path
 from installer_plugin.errors import DataError, is_full
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process import Runner
-from installer_plugin.storage import locks
-from installer_plugin.storage.base import Moved, Place, search_order
+from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.crew import do_jobs
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
 from installer_plugin.storage.jobs import CopyLayer, path_for_others
 from installer_plugin.storage.records import big_data_file_name
-from installer_plugin.storage.stored import OpenedStore, find_source
+from installer_plugin.storage.stored import OpenStores
 from installer_plugin.storage.worker import Moved as JobMoved
 
 
@@ -75,15 +74,9 @@ class DirectEngine:
 
     def _open(self, images: Sequence[ResolvedImage], stack: ExitStack) -> Iterator[_Task]:
         """Lock the images' stores, read them afresh and guard what was found in them."""
-        opened: dict[Path, OpenedStore] = {}
+        stores = stack.enter_context(OpenStores(self._stores, locked=True))
         for image in images:
-            for path in search_order(image, self._stores):
-                if path not in opened:
-                    stack.enter_context(locks.shared(path))
-                    store = stack.enter_context(GraphRoot.open(path))
-                    opened[path] = store, store.read_records()
-            found = [opened[path] for path in search_order(image, self._stores)]
-            source = find_source(found, image)
+            source = stores.source_of(image)
             refusal = image_refusal(source.layers, signatures=False)
             if refusal:
                 raise DataError(image.bound.reference, f"cannot be copied directly ({refusal})")

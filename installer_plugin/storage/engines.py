@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,14 +10,13 @@ from pathlib import Path
 from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process import Runner
-from installer_plugin.storage.base import Engine, search_order
+from installer_plugin.storage.base import Engine
 from installer_plugin.storage.direct import DirectEngine
-from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import Guard, Refusal, image_refusal
 from installer_plugin.storage.podman import PodmanEngine
 from installer_plugin.storage.remote import ScpEngine
 from installer_plugin.storage.skopeo import SkopeoEngine
-from installer_plugin.storage.stored import OpenedStore, find_source
+from installer_plugin.storage.stored import OpenStores
 
 
 class EngineChoice(StrEnum):
@@ -54,7 +52,7 @@ def select_engines(
     skopeo, podman = SkopeoEngine(stores, runner), PodmanEngine(stores, runner)
     direct, scp = DirectEngine(stores, runner), ScpEngine(runner)
     selected = []
-    with _Stores(surroundings) as opened:
+    with OpenStores(surroundings.graph_roots) as opened:
         for image in images:
             kind = image.source.kind
             if kind is SourceKind.SSH:
@@ -67,7 +65,7 @@ def select_engines(
             elif choice is EngineChoice.SKOPEO:
                 selected.append(Selected(image, skopeo))
             else:
-                refusal = opened.refusal(image)
+                refusal = _refusal(opened, image, signatures=surroundings.signatures)
                 selected.append(Selected(image, skopeo if refusal else direct, refusal))
     return tuple(selected)
 
@@ -83,28 +81,12 @@ class Surroundings:
     runner: Runner
 
 
-class _Stores(ExitStack):
-    """The local stores, each opened and read once, when an image first asks for it."""
-
-    def __init__(self, surroundings: Surroundings) -> None:
-        super().__init__()
-        self._surroundings = surroundings
-        self._opened: dict[Path, OpenedStore] = {}
-
-    def refusal(self, image: ResolvedImage) -> Refusal | None:
-        """Why *image* may not be copied directly; raises DamagedStoreError."""
-        paths = search_order(image, self._surroundings.graph_roots)
-        try:
-            layers = find_source([self._store(path) for path in paths], image).layers
-            return image_refusal(layers, signatures=self._surroundings.signatures)
-        except DataError as error:
-            raise DamagedStoreError(error.subject, error.message, hint=error.hint) from error
-
-    def _store(self, path: Path) -> OpenedStore:
-        if path not in self._opened:
-            store = self.enter_context(GraphRoot.open(path))
-            self._opened[path] = store, store.load()
-        return self._opened[path]
+def _refusal(stores: OpenStores, image: ResolvedImage, *, signatures: bool) -> Refusal | None:
+    """Why *image* may not be copied directly; raises DamagedStoreError."""
+    try:
+        return image_refusal(stores.source_of(image).layers, signatures=signatures)
+    except DataError as error:
+        raise DamagedStoreError(error.subject, error.message, hint=error.hint) from error
 
 
 def required_tools(selected: Sequence[Selected]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.model import ResolvedImage
 from installer_plugin.rootfs import file_type
+from installer_plugin.storage import locks
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.commit import SourceImage, StoredLayer
 from installer_plugin.storage.graphroot import GraphRoot
@@ -19,10 +20,37 @@ from installer_plugin.storage.records import Records, layer_chain
 from installer_plugin.storage.tarsplit import FileEntry
 from installer_plugin.storage.tree import LayerTree, shown
 
-OpenedStore = tuple[GraphRoot, Records]
+_OpenedStore = tuple[GraphRoot, Records]
 
 
-def find_source(opened: Sequence[OpenedStore], image: ResolvedImage) -> SourceImage:
+class OpenStores(ExitStack):
+    """Local stores, each opened and read once, when an image first asks for it. A context manager."""
+
+    def __init__(self, graph_roots: Sequence[Path], *, locked: bool = False) -> None:
+        """*graph_roots*: primary first; layers may be in any of them.
+
+        With *locked* the locks of what was opened are held shared to the end: nobody removes it.
+        """
+        super().__init__()
+        self._graph_roots = graph_roots
+        self._locked = locked
+        self._opened: dict[Path, _OpenedStore] = {}
+
+    def source_of(self, image: ResolvedImage) -> SourceImage:
+        """What the stores have of *image*; raises DataError, also when it has gone meanwhile."""
+        order = search_order(image, self._graph_roots)
+        return _find_source([self._store(path) for path in order], image)
+
+    def _store(self, path: Path) -> _OpenedStore:
+        if path not in self._opened:
+            if self._locked:
+                self.enter_context(locks.shared(path))
+            store = self.enter_context(GraphRoot.open(path))
+            self._opened[path] = store, store.read_records() if self._locked else store.load()
+        return self._opened[path]
+
+
+def _find_source(opened: Sequence[_OpenedStore], image: ResolvedImage) -> SourceImage:
     """The image's record in the first store of *opened*, and its layers in any of them.
 
     Raises DataError when it has gone since it was resolved.
@@ -48,19 +76,10 @@ def require_own_content(images: Sequence[ResolvedImage], stores: Sequence[Path])
     of a fifo, read a device without end, and follow a link out of the store
     (containers/storage drivers/fsdiff.go, tar-split tar/storage/getter.go).
     """
-    with ExitStack() as stack:
-        opened: dict[Path, OpenedStore] = {}
-        seen: set[str] = set()
-        for image in images:
-            order = search_order(image, stores)
-            for path in order:
-                if path not in opened:
-                    store = stack.enter_context(GraphRoot.open(path))
-                    opened[path] = store, store.load()
-            for stored in find_source([opened[path] for path in order], image).layers:
-                if stored[1].id not in seen:
-                    seen.add(stored[1].id)
-                    _require_own_files(stored)
+    with OpenStores(stores) as opened:
+        layers = {each[1].id: each for image in images for each in opened.source_of(image).layers}
+        for stored in layers.values():
+            _require_own_files(stored)
 
 
 def _require_own_files(stored: StoredLayer) -> None:
