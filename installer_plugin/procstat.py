@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +36,16 @@ def find_process(pid: int) -> Process | None:
     return _read(PROC / str(pid))
 
 
+def lives(pid: int) -> bool:
+    """Whether the process *pid* is there and not a zombie."""
+    process = find_process(pid)
+    return process is not None and not process.has_ended
+
+
 def living_in_group(group: int) -> bool:
     """Whether a process of the process group *group* still runs."""
-    return any(each.group == group and not each.has_ended for each in _all())
-
-
-def _all() -> Iterator[Process]:
-    for folder in PROC.glob("[0-9]*"):
-        process = _read(folder)
-        if process is not None:
-            yield process
+    found = map(_read, PROC.glob("[0-9]*"))
+    return any(each and each.group == group and not each.has_ended for each in found)
 
 
 def _read(folder: Path) -> Process | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from installer_plugin.procstat import find_process
+from installer_plugin.procstat import lives
 
 PATIENCE_SECONDS = 5.0
 """How long a dead owner's lock may last: a child that was becoming another program has it still."""
@@ -19,12 +19,6 @@ PAUSE_SECONDS = 0.05
 def owned_prefix(kind: str) -> str:
     """What names of a *kind* begin with when they are ours."""
     return f"{kind}{os.getpid()}-"
-
-
-def lives(owner: int) -> bool:
-    """Whether a process is there and not a zombie."""
-    process = find_process(owner)
-    return process is not None and not process.has_ended
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 
 from installer_plugin.hooks.directories import FOLDER
 from installer_plugin.hooks.phases import Phase
-from installer_plugin.procstat import find_process
+from installer_plugin.procstat import lives
 from tests.faults.scene import APP, SMALL
 from tests.hosts.scene import Scene, bind, can_boot, edges, note, set_aside
 
@@ -54,8 +54,7 @@ def test_hanging_hook_is_ended_with_all_it_started(hooked: Scene, *, inside: boo
     assert "40-mine" in done.stderr
     assert "did not end within 1 s" in done.stderr
     assert time.monotonic() - began < 60
-    left = find_process(int(pid.read_text()))
-    assert left is None or left.has_ended
+    assert not lives(int(pid.read_text()))
     assert_held_back(hooked, "did not end")
 
 

@@ -17,6 +17,7 @@ from installer_plugin.hooks import running
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.running import NOT_APPLICABLE, SCHEMA, Facts, cleaned_up, run_phase
 from installer_plugin.interrupt import interruptible
+from installer_plugin.procstat import lives
 from tests.hooked import Hooked
 from tests.images import REPOSITORY
 from tests.leftovers import SESSION_VARIABLE
@@ -49,13 +50,6 @@ def _refusal(hooked: Hooked, phase: Phase = Phase.POST_INSTALL) -> Problem:
         _run(hooked, phase)
     (problem,) = caught.value.problems
     return problem
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 # --- order and what is said ------------------------------------------------------------------
@@ -211,13 +205,13 @@ def test_hanging_hook_is_ended_with_its_grandchildren(hooked: Hooked) -> None:
     assert "did not end within 1 s" in caught.value.problems[0].message
     pids = [int(line) for line in hooked.said.by("25-hang")]
     assert len(pids) == 2
-    assert all(map(_gone, pids))
+    assert not any(map(lives, pids))
 
 
 def test_what_a_hook_leaves_running_is_ended(hooked: Hooked) -> None:
     hooked("25-x", "sleep 600 & echo $!")
     _run(hooked)
-    assert _gone(int(hooked.said.by("25-x")[0]))
+    assert not lives(int(hooked.said.by("25-x")[0]))
 
 
 @pytest.mark.parametrize(
@@ -357,7 +351,7 @@ def test_signal_ends_the_running_hook_and_cleanup_runs(hooked: Hooked) -> None:
         cleaned_up(hooked.plan(Phase.CLEANUP), around),
     ):
         run_phase(hooked.plan(), hooked.stages(), around)
-    assert _gone(int(hooked.said.by("25-x")[0]))
+    assert not lives(int(hooked.said.by("25-x")[0]))
     assert _cleaned(hooked) == ["a", "b", "d"]
 
 

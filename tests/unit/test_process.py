@@ -21,19 +21,13 @@ from installer_plugin.process import (
     find_tool,
     private_mounts_argv,
 )
+from installer_plugin.procstat import lives
 
 real = pytest.mark.real
 
 
 def _sh(script: str, *args: str) -> Command:
     return Command(argv=("sh", "-c", script, "sh", *args), purpose="try a script")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def _pids(file: Path, count: int) -> list[int]:
@@ -169,7 +163,7 @@ def test_time_limit_ends_the_whole_family(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(process, "END_GRACE_SECONDS", 0.3)
     with pytest.raises(CommandError, match=r"did not end within 1\.5 s"):
         Runner().run(_sh(FAMILY, str(tmp_path / "pids")), timeout=1.5)
-    assert not any(map(_alive, _pids(tmp_path / "pids", 3)))
+    assert not any(map(lives, _pids(tmp_path / "pids", 3)))
 
 
 @real
@@ -194,7 +188,7 @@ def test_exception_ends_the_whole_family(tmp_path: Path, monkeypatch: pytest.Mon
     finally:
         teller.join()
         signal.signal(signal.SIGUSR1, before)
-    assert not any(map(_alive, _pids(file, 3)))
+    assert not any(map(lives, _pids(file, 3)))
 
 
 @real
@@ -223,7 +217,7 @@ def test_all_children_of_all_threads_can_be_ended(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(timeout=20)
     assert endings == ["was ended by SIGKILL"] * 2
-    assert not any(map(_alive, pids))
+    assert not any(map(lives, pids))
 
 
 @real
@@ -238,9 +232,9 @@ def test_child_is_ended_by_the_kernel_when_we_are_killed(tmp_path: Path) -> None
         (pid,) = _pids(tmp_path / "pid", 1)
         parent.kill()
     deadline = time.monotonic() + 20
-    while _alive(pid) and time.monotonic() < deadline:
+    while lives(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not _alive(pid)
+    assert not lives(pid)
 
 
 # --- hold ------------------------------------------------------------------------------------
@@ -250,8 +244,8 @@ def test_child_is_ended_by_the_kernel_when_we_are_killed(tmp_path: Path) -> None
 def test_held_program_lives_until_the_context_ends(tmp_path: Path) -> None:
     with Runner().hold(_sh('echo ready; exec cat; touch "$1"', str(tmp_path / "x"))) as (pid, line):
         assert line == b"ready\n"
-        assert _alive(pid)
-    assert not _alive(pid)
+        assert lives(pid)
+    assert not lives(pid)
 
 
 @real
@@ -265,7 +259,7 @@ def test_held_program_is_ended_when_the_context_raises() -> None:
 
     with pytest.raises(ValueError, match="inside"):
         fail()
-    assert not _alive(pids[0])
+    assert not lives(pids[0])
 
 
 @real

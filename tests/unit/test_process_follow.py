@@ -14,19 +14,13 @@ import pytest
 from installer_plugin import process
 from installer_plugin.pipes import LINE_LIMIT, Lines
 from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.procstat import lives
 
 real = pytest.mark.real
 
 
 def _sh(script: str, *args: str) -> Command:
     return Command(argv=("sh", "-c", script, "sh", *args), purpose="try a script")
-
-
-def _gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 @pytest.mark.parametrize(
@@ -110,7 +104,7 @@ def test_program_that_closes_its_output_is_waited_for(tmp_path: Path) -> None:
 def test_what_it_leaves_running_is_ended() -> None:
     lines: list[str] = []
     assert Runner().follow(_sh("sleep 600 & echo $!"), lines.append, timeout=60) == 0
-    assert _gone(int(lines[0]))
+    assert not lives(int(lines[0]))
 
 
 @real
@@ -151,7 +145,7 @@ def test_time_limit_ends_the_whole_group(noise: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(CommandError, match=r"did not end within 0\.5 s"):
         Runner().follow(_sh(script), lines.append, timeout=0.5)
     assert time.monotonic() - began < 30
-    assert _gone(int(lines[0]))
+    assert not lives(int(lines[0]))
 
 
 @real
@@ -170,7 +164,7 @@ def test_exception_ends_it() -> None:
     finally:
         timer.join()
         signal.signal(signal.SIGUSR1, before)
-    assert _gone(int(lines[0]))
+    assert not lives(int(lines[0]))
 
 
 @real
