@@ -25,6 +25,8 @@ MAX_LINKS = 40
 """Links followed in one path, as the kernel's own limit (``path_resolution(7)``)."""
 DEFAULT_READ_LIMIT = 1 << 20
 """Bytes read from a file unless the caller knows better; declarations are far smaller."""
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Of what should be a file: a fifo in its place must not make us wait for its writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +290,7 @@ def open_regular(name: str | bytes, folder: int, shown: str) -> int:
     mode = _mode(name, folder)
     if not stat.S_ISREG(mode):
         raise DataError(shown, f"is a {file_type(mode)}, expected a regular file")
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    return os.open(name, flags, dir_fd=folder)
+    return os.open(name, READ_FLAGS, dir_fd=folder)
 
 
 def file_type(mode: int) -> str:

@@ -52,6 +52,11 @@ def leftovers(before: Machine, session: str, own: Iterable[Path], *, alone: bool
     )
 
 
+def open_descriptors() -> set[str]:
+    """Numbers of the descriptors that are open, but for the one that lists them."""
+    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
+
+
 def detach_below(directory: Path) -> list[str]:
     """Take away every mount on or below a directory; return where they were."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()

@@ -61,11 +61,6 @@ class Folder:
         seen = entry.lstat()
         return str(entry.relative_to(self.top)), seen.st_size, seen.st_mtime_ns
 
-    @property
-    def note(self) -> Path:
-        """The file that tells why."""
-        return self.path.parent / NOTE
-
 
 @contextmanager
 def held_back(
@@ -140,7 +135,7 @@ def restore(held: Iterable[Path]) -> None:
             with suppress(FileNotFoundError):  # a hook has had its own way with it
                 aside.rename(aside.with_name(aside.name.removesuffix(ASIDE)))
         if not any(folder.glob(f"*{ASIDE}")):
-            (folder.parent / NOTE).unlink(missing_ok=True)
+            _note_file(folder).unlink(missing_ok=True)
         sync_directory(folder)
         sync_directory(folder.parent)
 
@@ -154,8 +149,13 @@ def _note(places: Iterable[Path], reason: str) -> None:
                 suffix=folder.suffix,
                 aside=ASIDE,
             )
-            _write_note(folder.note, text)
+            _write_note(_note_file(folder.path), text)
             sync_directory(folder.path)
+
+
+def _note_file(folder: Path) -> Path:
+    """The file that tells why *folder* has no entries."""
+    return folder.parent / NOTE
 
 
 def _write_note(file: Path, text: str) -> None:

@@ -10,12 +10,10 @@ import os
 from contextlib import suppress
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import Rootfs
+from installer_plugin.rootfs import READ_FLAGS, Rootfs
 
 READ_AHEAD = 1 << 20
 """Bytes of a file that are asked for at once; the kernel's own reading ahead does the rest."""
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def open_untouched(name: str | bytes, folder: int) -> int:
@@ -25,9 +23,9 @@ def open_untouched(name: str | bytes, folder: int) -> int:
     takes a tenth of what reading them does, and a proof should write nothing.
     """
     try:
-        return os.open(name, _READ | os.O_NOATIME, dir_fd=folder)
+        return os.open(name, READ_FLAGS | os.O_NOATIME, dir_fd=folder)
     except PermissionError:  # somebody else's file, and we are not root
-        return os.open(name, _READ, dir_fd=folder)
+        return os.open(name, READ_FLAGS, dir_fd=folder)
 
 
 def forget(fd: int) -> None:

@@ -15,15 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from installer_plugin.rootfs import READ_FLAGS
+
 LAYERS_LOCK = "overlay-layers/layers.lock"
 IMAGES_LOCK = "overlay-images/images.lock"
 LOCK_FILES = (LAYERS_LOCK, IMAGES_LOCK)
 """Relative to the graph root, in the order in which the store's own code takes them (store.go)."""
 LAST_WRITE_SIZE = 64
 """Bytes of the token that tells other processes to read the records again (lastwrite.go)."""
-
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-"""A fifo in place of a lock file must not make us wait for its writer."""
 
 
 class HeldLock:
@@ -54,7 +53,7 @@ def shared(graph_root: Path) -> Iterator[None]:
     try:
         for name in LOCK_FILES:
             try:
-                fd = os.open(graph_root / name, _READ)
+                fd = os.open(graph_root / name, READ_FLAGS)
             except FileNotFoundError:
                 continue
             fds.append(fd)

@@ -14,6 +14,7 @@ from installer_plugin.storage.filecopy import ContentCopy, Moved
 from installer_plugin.storage.pieces import BLOCK, LARGE, PIECE
 from installer_plugin.storage.tarstream import TarStream
 from tests.disks import FsKind, LoopFs, LoopFsFactory
+from tests.leftovers import open_descriptors
 
 SIZES = {
     "just-large": LARGE,
@@ -29,13 +30,9 @@ FOREVER = 1 << 40
 @contextmanager
 def nothing_left() -> Iterator[None]:
     """Demand that no thread and no descriptor stays behind."""
-    before = threading.active_count(), descriptors()
+    before = threading.active_count(), open_descriptors()
     yield
-    assert (threading.active_count(), descriptors()) == before
-
-
-def descriptors() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
+    assert (threading.active_count(), open_descriptors()) == before
 
 
 def write(path: Path, size: int) -> str:

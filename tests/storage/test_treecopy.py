@@ -13,6 +13,7 @@ from installer_plugin.storage import filecopy
 from installer_plugin.storage.filecopy import Moved
 from installer_plugin.storage.treecopy import AHEAD_FILES, OPEN_LEVELS, copy_tree
 from tests.disks import FsKind, LoopFsFactory
+from tests.leftovers import open_descriptors
 from tests.tricky import write_base, write_tree
 
 Described = dict[bytes, tuple[object, ...]]
@@ -61,10 +62,6 @@ def copy(source: Path, target: Path, moved: Moved) -> None:
         assert open_descriptors() == before, "descriptors are left open"
         for fd in fds:
             os.close(fd)
-
-
-def open_descriptors() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
 def copied(source: Path, target: Path) -> int:
