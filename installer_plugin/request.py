@@ -165,9 +165,10 @@ def _stored_image(request: Request, context: Context) -> Iterator[Rootfs]:
                 with _mounted(layers, request.source, context) as root:
                     yield root
                 return
+        places = ", ".join(map(str, stores.graph_roots))
         raise DataError(
             reference,
-            f"is in none of {', '.join(map(str, stores.graph_roots)) or 'no store'}",
+            f"is in none of {places}" if places else "cannot be looked for: no local store is here",
             hint=stores.all[0].remedy(reference) if stores.all else "name a store with --store",
         )
 

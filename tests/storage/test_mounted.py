@@ -170,6 +170,14 @@ def test_image_that_is_absent_is_told_with_the_stores(store: Store) -> None:
     assert "podman pull localhost/absent:1" in done.stderr
 
 
+def test_image_is_told_to_be_absent_where_there_is_no_store(store: Store, tmp_path: Path) -> None:
+    conf = tmp_path / "storage.conf"
+    conf.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{tmp_path}/absent"\n')
+    env = {**store.env, "CONTAINERS_STORAGE_CONF": str(conf)}
+    done = run(_cli("list", "containers-storage:localhost/absent:1"), env=env, ok=(2,))
+    assert "cannot be looked for: no local store is here" in done.stderr
+
+
 def test_layer_that_is_gone_is_a_data_error(store: Store, tmp_path: Path) -> None:
     layers = _layers(store)
     shutil.rmtree(store.root / "overlay" / layers[-1][1].id / "diff")
