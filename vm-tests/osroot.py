@@ -23,7 +23,7 @@ PACKAGES = (
     "podman", "crun", "netavark", "ostree", "ostree-boot", "ca-certificates", "busybox-static",
     # what an installer needs that runs in it
     "python3", "python3-click", "skopeo", "fdisk", "e2fsprogs", "xfsprogs", "btrfs-progs",
-    "dosfstools", "cryptsetup-bin", "attr",
+    "dosfstools", "cryptsetup-bin", "lvm2", "attr",
 )  # fmt: skip
 CACHE = Path(__file__).parent / ".cache"
 MIRROR_VARIABLE = "VM_TESTS_MIRROR"

@@ -98,11 +98,16 @@ def os_with(os_root: Path, root: Path, units: Mapping[str, str]) -> Path:
     """A root directory of the OS with these units, all of them bound."""
     # Links take no time and no space; nobody writes into these files, only new ones are added.
     run(("cp", "--archive", "--link", os_root, root))
+    bind_units(root, units)
+    return root
+
+
+def bind_units(root: Path, units: Mapping[str, str]) -> None:
+    """Write Quadlet units into an OS root, and the links that bind them."""
+    (root / UNITS).mkdir(parents=True, exist_ok=True)
     for name, text in units.items():
-        (root / UNITS).mkdir(parents=True, exist_ok=True)
         (root / UNITS / name).write_text(text)
         (root / LINKS / name).symlink_to(f"/{UNITS / name}")
-    return root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

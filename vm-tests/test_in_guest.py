@@ -20,13 +20,13 @@ from scene import (
     WEB,
     WORKER,
     Scene,
+    bind_units,
     os_with,
     product_files,
 )
 from test_boot import flip_a_byte
 
 from tests.commands import run
-from tests.sources import LINKS, UNITS
 
 pytestmark = pytest.mark.slow
 
@@ -57,13 +57,8 @@ INSTALLATIONS = {
 @pytest.mark.parametrize("way", INSTALLATIONS)
 def test_power_cut_after_success(way: str, good_disk: Path, stage: Scene) -> None:
     """the power fails right after success was reported: the disk verifies"""
-    small = osroot.small_root(stage.folder / "small")
-    for name, text in UNITS_OF_APPS.items():
-        (small / UNITS).mkdir(parents=True, exist_ok=True)
-        (small / UNITS / name).write_text(text)
-        (small / LINKS / name).symlink_to(f"/{UNITS / name}")
     target = stage.new_disk("target.img")
-    files = {**product_files(), "small": small, "standin": STANDIN}
+    files = files_with_small_os(stage)
     # A guest that came to its end would flush everything before it powers off.
     program = guest.script({"install": INSTALLATIONS[way], "never": "sleep infinity"})
     drives = [Drive(good_disk), Drive(target, writable=True)]
@@ -75,6 +70,13 @@ def test_power_cut_after_success(way: str, good_disk: Path, stage: Scene) -> Non
     replay_journal(target)
     boot_entry(target, stage.folder)
     assert "2 images verified" in stage.verify(target, ok=0).stdout
+
+
+def files_with_small_os(stage: Scene) -> dict[str, Path]:
+    """For a guest that installs: the product, the stand-in and an OS that takes no time."""
+    small = osroot.small_root(stage.folder / "small")
+    bind_units(small, UNITS_OF_APPS)
+    return {**product_files(), "small": small, "standin": STANDIN}
 
 
 def replay_journal(disk: Path) -> None:
@@ -135,6 +137,38 @@ def test_encrypted_root(good_disk: Path, stage: Scene) -> None:
 
     with pytest.raises(GuestError, match="the passphrase does not open"):
         stage.boot(target, {"never": "true"}, files={"passphrase": wrong})
+
+
+# The volume is there before bootc runs, which makes none itself.
+ON_A_VOLUME = {
+    "prepare": (
+        "export DM_DISABLE_UDEV=1 && modprobe dm_mod && "
+        f"printf 'label: gpt\\ntype=lvm\\n' | sfdisk --quiet {TARGET} && "
+        f"pvcreate {TARGET}1 && vgcreate system {TARGET}1 && "
+        "lvcreate --extents=100%FREE --name=root system && mkfs.ext4 -q -L root /dev/system/root && "
+        "mkdir /run/target && mount /dev/system/root /run/target"
+    ),
+    "install": (
+        f"{AS_SMALL} {PRODUCT} install --source-root {SMALL} {BOUND_STORE} "
+        "to-filesystem /run/target"
+    ),
+    "close": "umount /run/target && DM_DISABLE_UDEV=1 vgchange --activate=n system",
+    "verify": f"{SETUP} {PRODUCT} verify {TARGET}",
+    "left": "lsblk --noheadings --raw --output=TYPE /dev/vdc",
+}
+
+
+def test_logical_volume(good_disk: Path, stage: Scene) -> None:
+    """a volume of LVM: installed to, then found on its disk and proven"""
+    drives = [Drive(good_disk), Drive(stage.new_disk("target.img"), writable=True)]
+    program = guest.script(ON_A_VOLUME)
+    machine = stage.machine(drives, program, how=MICRO, files=files_with_small_os(stage))
+    with stage.clock.step("install in the guest"), machine:
+        said = guest.answers(machine.finish(INSTALL_SECONDS))
+    failed = {name: answer.text for name, answer in said.items() if answer.code != 0}
+    assert not failed
+    assert "2 images verified" in said["verify"].text
+    assert said["left"].lines == ["disk", "part"], "the volume is active still"
 
 
 def test_store_survives_its_use(good_disk: Path, stage: Scene) -> None:
