@@ -7,7 +7,7 @@ is passed through untouched.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -17,8 +17,8 @@ from installer_plugin.errors import ConfigError, Problem
 
 WITH_VALUE = frozenset((
     "--block-setup", "--boot-mount-spec", "--bootloader", "--bound-images", "--filesystem", "--karg",
-    "--replace", "--root-mount-spec", "--root-size", "--root-ssh-authorized-keys", "--source-imgref",
-    "--stateroot", "--target-imgref", "--target-transport", "--uki-addon",
+    "--karg-delete", "--replace", "--root-mount-spec", "--root-size", "--root-ssh-authorized-keys",
+    "--source-imgref", "--stateroot", "--target-imgref", "--target-transport", "--uki-addon",
 ))  # fmt: skip
 """Options that take a value; the rest are flags."""
 EXISTING_ROOT = Path("/target")
@@ -58,6 +58,7 @@ class BootcInstall:
     """The caller's own ``--bound-images``; None when not given."""
     composefs: bool
     skip_finalize: bool
+    """Whether the file systems are left as they are, by the caller's word or in bootc's own judgement."""
     filesystem: str | None
     root_size: int | None
     """Bytes; None when not given, or in a form that is not known here."""
@@ -83,7 +84,8 @@ class BootcInstall:
 def parse_bootc_install(words: Sequence[str]) -> BootcInstall:
     """Understand ``VERB ARGS...``; raises ConfigError.
 
-    ``--bound-images=pull`` and ``skip`` contradict what we are asked for, and are refused.
+    ``--bound-images=pull`` and ``skip`` (in older versions ``--skip-bound-images``) contradict what we
+    are asked for, and are refused.
     """
     if not words or words[0] not in set(Verb):
         seen = repr(words[0]) if words else "nothing"
@@ -94,9 +96,10 @@ def parse_bootc_install(words: Sequence[str]) -> BootcInstall:
     verb, args = Verb(words[0]), tuple(words[1:])
     options, positionals = _split(args)
     mode = options.get("--bound-images")
-    if mode not in (None, "stored"):
+    if mode not in (None, "stored") or SkipSpelling.OLD in options:
+        given = SkipSpelling.OLD if SkipSpelling.OLD in options else f"--bound-images={mode}"
         raise _refused(
-            f"is given --bound-images={mode}, which leaves nothing to guarantee",
+            f"is given {given}, which leaves nothing to guarantee",
             "leave the option out, or call bootc itself",
         )
     if not positionals and verb is not Verb.TO_EXISTING_ROOT:
@@ -110,12 +113,18 @@ def parse_bootc_install(words: Sequence[str]) -> BootcInstall:
         source_imgref=options.get("--source-imgref"),
         bound_images=mode,
         composefs="--composefs-backend" in options,
-        skip_finalize="--skip-finalize" in options or verb is Verb.TO_EXISTING_ROOT,
+        skip_finalize=_leaves_open(verb, options),
         filesystem=options.get("--filesystem"),
         root_size=_root_size(options.get("--root-size", "")),
         tpm2_luks=options.get("--block-setup") == "tpm2-luks",
         via_loopback="--via-loopback" in options,
     )
+
+
+def _leaves_open(verb: Verb, options: Mapping[str, str]) -> bool:
+    """Whether bootc would leave the file systems as they are: never to freeze a host that runs on them."""
+    alongside = verb is Verb.TO_EXISTING_ROOT or options.get("--replace") == "alongside"
+    return alongside or "--skip-finalize" in options
 
 
 def _split(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:

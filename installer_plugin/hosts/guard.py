@@ -34,9 +34,9 @@ from installer_plugin.process import (
     Command,
     CommandError,
     Runner,
-    bound_to_us_argv,
     find_tool,
     our_program_argv,
+    private_mounts_argv,
     sharing_lock_argv,
 )
 from installer_plugin.request import Context
@@ -62,8 +62,12 @@ class Guard:
     """None where the target may boot whatever happens."""
 
     def bound_argv(self, argv: tuple[str, ...]) -> tuple[str, ...]:
-        """*argv*, told to end when we die, and so that the guard waits for its end too."""
-        bound = bound_to_us_argv(argv)
+        """*argv*, told to end when we die, and so that the guard waits for its end too.
+
+        In mounts of its own: bootc mounts over /tmp and more before it takes some for itself, takes none
+        with ``--source-imgref``, and when it fails leaves the target mounted (install.rs).
+        """
+        bound = private_mounts_argv(argv)
         return bound if self.record is None else sharing_lock_argv(bound, self.record)
 
     def over(self) -> None:

@@ -182,15 +182,18 @@ def test_several_links_to_one_image_are_one_image(scene: Scene) -> None:
     assert scene.installed() == sorted((APP, SMALL))
 
 
+@pytest.mark.parametrize(
+    ("own", "way"), [((), "during"), (("--when=after",), "after")], ids=["during", "after"]
+)
 def test_what_bootc_mounts_over_the_temporary_directory_hides_nothing_of_ours(
-    scene: Scene, tmp_path: Path
+    scene: Scene, tmp_path: Path, own: tuple[str, ...], way: str
 ) -> None:
     """bootc mounts a file system of its own on /tmp."""
     bind(scene.container, APP)
     (tmp_path / "t").mkdir()
     place = str(tmp_path / "t")
-    done = scene.install(env={"TMPDIR": place, "STANDIN_TMP": place})
-    assert "way in: during" in done.stderr
+    done = scene.install(own=own, env={"TMPDIR": place, "STANDIN_TMP": place})
+    assert f"way in: {way}" in done.stderr
     assert "1 image verified" in scene.verify()
 
 
@@ -261,13 +264,16 @@ def test_file_system_is_finalized_by_whoever_comes_last(
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+@pytest.mark.parametrize(
+    "verb", [("to-existing-root",), ("to-filesystem", "--replace=alongside")], ids=" ".join
+)
 def test_existing_root_keeps_what_it_has(
-    scene: Scene, loop_fs: LoopFsFactory, *, inside: bool
+    scene: Scene, loop_fs: LoopFsFactory, verb: tuple[str, ...], *, inside: bool
 ) -> None:
     bind(scene.container, APP)
     fs = loop_fs()
     (fs.mount / "home").mkdir()
-    scene.install("to-existing-root", fs.mount, inside=inside)
+    scene.install(*verb, fs.mount, inside=inside)
     assert (fs.mount / "home").is_dir()
     (fs.mount / "writable").touch()
     assert "1 image verified" in scene.verify(fs.mount)
@@ -296,7 +302,10 @@ def test_composefs_backend_gets_what_bootc_leaves_out(scene: Scene) -> None:
 def test_source_image_from_elsewhere_is_fetched_once(
     scene: Scene, little: Images, tmp_path: Path
 ) -> None:
-    """Every stage reads the same image, whatever its name leads to by then."""
+    """Every stage reads the same image, whatever its name leads to by then.
+
+    bootc stays in its caller's mounts for it, and mounts over /tmp, where the image is kept.
+    """
     scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
     osroot.import_image(
         scene.store,
@@ -311,7 +320,10 @@ def test_source_image_from_elsewhere_is_fetched_once(
     tool.write_text(f'#!/bin/sh\necho "$*" >>{record}\nexec {skopeo} "$@"\n')
     tool.chmod(0o755)
     path = f"{tool.parent}:{STANDIN}:{os.environ['PATH']}"
-    scene.install(*TO_DISK, f"--source-imgref={source}", scene.disk, env={"PATH": path})
+    place = tmp_path / "t"
+    place.mkdir()
+    env = {"PATH": path, "TMPDIR": str(place), "STANDIN_TMP": str(place)}
+    scene.install(*TO_DISK, f"--source-imgref={source}", scene.disk, env=env)
     calls = [line for line in record.read_text().splitlines() if "localhost/source:1" in line]
     assert len(calls) == 1
     assert "1 image verified" in scene.verify()

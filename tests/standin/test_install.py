@@ -10,7 +10,7 @@ from pathlib import Path
 import osroot
 import pytest
 
-from tests.commands import run
+from tests.commands import run, unshared
 from tests.disks import FsKind, LoopFsFactory
 from tests.images import ImageSources
 from tests.stores import Store, make_store
@@ -64,7 +64,7 @@ def bootc(
         **(store.env if store else {}),
         **(env or {}),
     }
-    return run((BOOTC, *argv), env=settings, ok=ok)
+    return run(unshared((BOOTC, *argv)), env=settings, ok=ok)
 
 
 def beginning(disk: Path) -> bytes:

@@ -25,6 +25,7 @@ from installer_plugin.hosts.bootc_args import (
         (["to-disk", "--an-option-of-tomorrow", "--", "/dev/sda"], "/dev/sda"),
         (["to-filesystem", "--replace=wipe", "--root-mount-spec", "UUID=1", "/mnt"], "/mnt"),
         (["to-filesystem", "--stateroot", "os", "/mnt"], "/mnt"),
+        (["to-filesystem", "/mnt", "--karg-delete", "quiet"], "/mnt"),
         (["to-existing-root"], str(EXISTING_ROOT)),
         (["to-existing-root", "--cleanup", "/sysroot"], "/sysroot"),
     ],
@@ -48,8 +49,18 @@ def test_what_decides_our_ways_is_understood_and_nothing_is_changed() -> None:
     assert install.argv == ("bootc", "install", *words)
 
 
-def test_an_existing_root_is_never_finalized() -> None:
-    assert parse_bootc_install(["to-existing-root"]).skip_finalize
+@pytest.mark.parametrize(
+    ("words", "left_open"),
+    [
+        ("to-existing-root", True),
+        ("to-filesystem --replace=alongside /target", True),
+        ("to-filesystem --replace alongside /target", True),
+        ("to-filesystem --replace=wipe /mnt", False),
+        ("to-filesystem /mnt", False),
+    ],
+)
+def test_a_root_that_a_system_runs_on_is_never_finalized(words: str, *, left_open: bool) -> None:
+    assert parse_bootc_install(words.split()).skip_finalize == left_open
 
 
 @pytest.mark.parametrize(
@@ -61,8 +72,9 @@ def test_an_existing_root_is_never_finalized() -> None:
         (["to-filesystem"], "no target"),
         (["to-disk", "--bound-images=skip", "/dev/sda"], "--bound-images=skip"),
         (["to-disk", "--bound-images", "pull", "/dev/sda"], "--bound-images=pull"),
+        (["to-disk", "--skip-bound-images", "/dev/sda"], "--skip-bound-images"),
     ],
-    ids=["empty", "unknown verb", "no disk", "no directory", "skip", "pull"],
+    ids=["empty", "unknown verb", "no disk", "no directory", "skip", "pull", "older skip"],
 )
 def test_what_cannot_be_guaranteed_is_refused(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -22,8 +22,8 @@ Environment:
 
 Where it differs from bootc:
 
-- The whole run has a mount namespace of its own with a tmpfs on ``/run/bootc``, which is what the
-  container gives bootc.
+- There is a tmpfs on ``/run/bootc``, which is what the container gives bootc.
+- A run that fails unmounts what it has mounted; bootc leaves that to the end of its mount namespace.
 - The image's layers are unpacked by tar and committed with ``ostree commit``; bootc imports layer by
   layer, keeps a ref for each, and checks free space first. Extended attributes are not kept.
 - No boot loader is installed: the boot loader entries and kernels are there, the ESP is formatted

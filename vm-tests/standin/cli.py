@@ -27,7 +27,7 @@ _IGNORED_FLAGS = (
     "--experimental-unified-storage", "--bootupd-skip-boot-uuid", "--allow-missing-verity",
 )  # fmt: skip
 _IGNORED_VALUES = (
-    "--target-transport", "--root-ssh-authorized-keys", "--bootloader", "--uki-addon",
+    "--karg-delete", "--target-transport", "--root-ssh-authorized-keys", "--bootloader", "--uki-addon",
 )  # fmt: skip
 
 
@@ -36,7 +36,9 @@ def main(argv: Sequence[str]) -> int:
     setup = Setup.from_environment()
     arguments = _parser(setup).parse_args(argv)
     if os.environ.get(INSIDE) != str(os.getpid()):
-        _enter_own_mounts(argv)
+        # bootc stays in its caller's mounts then (install.rs, prepare_install).
+        source = getattr(arguments, "source_imgref", None)
+        _enter_own_mounts(argv, private=source is None)
     signal.signal(signal.SIGTERM, _stop)
     try:
         setup.require_tools()
@@ -53,17 +55,20 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _enter_own_mounts(argv: Sequence[str]) -> None:
-    """Start again, same process, with private mounts and a /run/bootc of its own."""
+def _enter_own_mounts(argv: Sequence[str], *, private: bool) -> None:
+    """Start again, same process, with a /run/bootc of its own, in `private` mounts.
+
+    What goes over /tmp is mounted before that, and stays, as with bootc.
+    """
     program = str(Path(__file__).with_name(NAME))
     script = (
-        "mkdir -p /run/bootc; mount -t tmpfs tmpfs /run/bootc; "
-        '[ -z "$STANDIN_TMP" ] || mount -t tmpfs tmpfs "$STANDIN_TMP"; exec "$@"'
+        '[ -z "$STANDIN_TMP" ] || mount -t tmpfs tmpfs "$STANDIN_TMP"; mkdir -p /run/bootc; '
+        'own=$1; shift; exec $own sh -e -c \'mount -t tmpfs tmpfs /run/bootc; exec "$@"\' sh "$@"'
     )
+    own = "unshare --mount" if private else ""
     os.environ[INSIDE] = str(os.getpid())
     os.execvp(  # noqa: S606 # the caller watches this process
-        "unshare",
-        ("unshare", "--mount", "sh", "-e", "-c", script, "sh", sys.executable, program, *argv),
+        "sh", ("sh", "-e", "-c", script, "sh", own, sys.executable, program, *argv)
     )
 
 
