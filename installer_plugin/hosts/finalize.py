@@ -47,20 +47,30 @@ def finalize(physical_root: Path, runner: Runner) -> None:
 
 @contextmanager
 def writable(physical_root: Path, runner: Runner) -> Iterator[None]:
-    """Make a root that is finalized already writable once more; raises CommandError."""
+    """Make a root writable once more that is finalized, or that its system mounts read-only.
+
+    In the latter case the mount alone: the file system is the running system's. Raises CommandError.
+    """
     places = (physical_root, physical_root / BOOT)
-    closed = [place for place in places if _is_read_only(place)]
-    for place in closed:
-        runner.run(_command("open", place, "mount", "-o", "remount,rw", str(place)))
+    closed = {place: way for place in places if (way := _way_closed(place, runner))}
+    for place, way in closed.items():
+        runner.run(_command("open", place, "mount", "-o", f"{way},rw", str(place)))
     try:
         yield
     finally:
-        for place in closed:
-            runner.run(_command("close", place, "mount", "-o", "remount,ro", str(place)))
+        for place, way in closed.items():
+            runner.run(_command("close", place, "mount", "-o", f"{way},ro", str(place)))
 
 
-def _is_read_only(place: Path) -> bool:
-    return place.is_mount() and bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+def _way_closed(place: Path, runner: Runner) -> str:
+    """How *place* is to be remounted; empty when it is no mount, or writable."""
+    if not place.is_mount() or not os.statvfs(place).f_flag & os.ST_RDONLY:
+        return ""
+    argv = ("findmnt", "--noheadings", "--output", "FS-OPTIONS", "--mountpoint", str(place))
+    found = runner.run(Command(argv=argv, purpose=f"learn how {place} is mounted"))
+    # Of several mounts on one place the last counts.
+    options = found.stdout.decode(errors="replace").splitlines()[-1]
+    return "remount" if "ro" in options.strip().split(",") else "remount,bind"
 
 
 def _is_vfat(path: Path, runner: Runner) -> bool:

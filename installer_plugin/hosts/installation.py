@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from installer_plugin.block.base import OpenOptions
+from installer_plugin.block.base import OpenedTarget, OpenOptions
 from installer_plugin.block.journal import close_stale, opening
 from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.errors import (
@@ -29,7 +29,7 @@ from installer_plugin.hosts.before import Before
 from installer_plugin.hosts.boot_entries import held_back
 from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, Verb
 from installer_plugin.hosts.disk import require_opening, require_target
-from installer_plugin.hosts.finalize import finalize
+from installer_plugin.hosts.finalize import finalize, writable
 from installer_plugin.hosts.guard import Guard, close_abandoned, guarding
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import relayed
@@ -264,12 +264,10 @@ class Run:
         """
         named, runner = self.asked.bootc.target, self.context.runner
         opening = replace(self.asked.opening, with_boot=True)
-        with open_target(named, opening, runner, self.context.events) as target:
-            try:
-                make_writable(target, runner)
+        with open_target(named, opening, runner, self.context.events) as target, _told(target):
+            make_writable(target, runner)
+            with nullcontext() if target.device else writable(target.physical_root, runner):
                 yield target.physical_root, *target.boot
-            except BoundImagesError as error:
-                raise type(error)(*map(target.retold, error.problems)) from error
 
     def _finalize(self, root: Path) -> None:
         try:
@@ -284,6 +282,21 @@ def without_any(asked: InstallRequest, spelling: SkipSpelling) -> tuple[str, ...
     if asked.request.source == "/":
         return asked.bootc.argv
     return asked.bootc.argv_without_images(spelling, keep_open=False)
+
+
+@contextmanager
+def _told(target: OpenedTarget) -> Iterator[None]:
+    """Have what goes wrong with an open target told by the name that the caller knows."""
+    try:
+        yield
+    except BoundImagesError as error:
+        raise type(error)(*map(target.retold, error.problems)) from error
+    except CommandError as error:
+        raise HostError(error.problem(str(target.named), hint="see how it is mounted")) from error
+    except OSError as error:
+        message = f"cannot be written: {error.strerror} ({error.filename})"
+        hint = "see how it is mounted, and whether it is full"
+        raise HostError(Problem(subject=str(target.named), message=message, hint=hint)) from error
 
 
 def _pass_through(line: str) -> None:

@@ -279,6 +279,23 @@ def test_existing_root_keeps_what_it_has(
     assert "1 image verified" in scene.verify(fs.mount)
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+def test_existing_root_that_its_system_mounts_read_only_stays_so(
+    scene: Scene, loop_fs: LoopFsFactory, *, inside: bool
+) -> None:
+    """The file system itself is never closed: the running system writes to it elsewhere."""
+    bind(scene.container, APP)
+    fs = loop_fs()
+    run(("mount", "-o", "remount,bind,ro", fs.mount))
+    scene.install("to-existing-root", fs.mount, inside=inside)
+    columns = ("findmnt", "-no", "VFS-OPTIONS,FS-OPTIONS", "--mountpoint", fs.mount)
+    mount, file_system = run(columns).stdout.split()
+    assert mount.split(",")[0] == "ro"
+    assert file_system.split(",")[0] == "rw"
+    assert can_boot(fs.mount)
+    assert "1 image verified" in scene.verify(fs.mount)
+
+
 # --- composefs -------------------------------------------------------------------------------
 
 

@@ -116,6 +116,8 @@ def _make_room(root: Path, replace: Replace | None) -> None:
         case "wipe":
             _empty(root)
         case "alongside":
+            # A running system has its root read-only; only our mount is opened.
+            run(("mount", "-o", "remount,bind,rw", root))
             if (root / "boot").is_dir():
                 _empty(root / "boot")
         case None:
