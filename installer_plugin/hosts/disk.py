@@ -17,6 +17,12 @@ from installer_plugin.hosts.bootc_args import BootcInstall, Verb
 from installer_plugin.process import CommandError, Runner
 
 SYSFS = Path("/sys/dev/block")
+_HINTS_MISSING = {
+    Verb.TO_DISK: "see lsblk for the disks of this machine",
+    Verb.TO_FILESYSTEM: "mount the file system there, or name where it is mounted",
+    # bootc mounts it itself where it is missing, but then nobody else comes to it.
+    Verb.TO_EXISTING_ROOT: "mount the machine's root there, by podman run -v /:/target",
+}
 
 
 def require_target(install: BootcInstall, runner: Runner) -> None:
@@ -25,7 +31,7 @@ def require_target(install: BootcInstall, runner: Runner) -> None:
     try:
         seen = target.stat()
     except OSError as error:
-        hint = "see lsblk for the disks of this machine"
+        hint = _HINTS_MISSING[install.verb]
         raise _wrong(target, f"cannot be opened: {error.strerror}", hint) from error
     if install.verb is not Verb.TO_DISK:
         if not stat.S_ISDIR(seen.st_mode):

@@ -231,10 +231,20 @@ def test_root_size_decides(scene: Scene) -> None:
     assert "hint: raise --root-size" in done.stderr
 
 
-def test_no_such_disk(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("to-disk", "--filesystem=ext4", "/dev/absent"), "see lsblk for the disks"),
+        (("to-filesystem", "/absent"), "mount the file system there"),
+        (("to-existing-root",), "mount the machine's root there, by podman run -v /:/target"),
+    ],
+    ids=["disk", "file system", "existing root"],
+)
+def test_no_such_target(scene: Scene, words: Sequence[str], hint: str) -> None:
     bind(scene.container, APP)
-    done = scene.install("to-disk", "--filesystem=ext4", "/dev/absent", ok=2)
-    assert "/dev/absent: cannot be opened: No such file or directory" in done.stderr
+    done = scene.install(*words, ok=2)
+    assert ": cannot be opened: No such file or directory" in done.stderr
+    assert f"hint: {hint}" in done.stderr
 
 
 @pytest.mark.parametrize(
