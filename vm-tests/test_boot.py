@@ -1,25 +1,28 @@
 """From a declaration to a container that runs at the first boot, without network."""
 
+import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from diskimage import NotBootableError, boot_entry, mounted
 from guest import FULL
+from proof import assert_runs_bound_images
 from scene import (
     IN_STORE,
     PODMAN_RUN,
     STORE,
-    UNBOUND,
     UNITS_OF_APPS,
     VERIFY_IN_GUEST,
     WEB,
     WORKER,
     Scene,
     build_app,
+    build_apps,
     os_with,
     product_files,
 )
@@ -42,28 +45,13 @@ def by_digest(store: Store, name: str) -> str:
 def test_first_boot_runs_the_bound_images(good_disk: Path, stage: Scene) -> None:
     """bound images are there by tag and digest, and run without network"""
     names = [*BOUND, *(by_digest(stage.store, name) for name in BOUND)]
-    said = stage.boot(
-        good_disk,
-        {
-            "network": "ls /sys/class/net",
-            "listed": f"{IN_STORE} images --format '{{{{.Repository}}}}:{{{{.Tag}}}} {{{{.Digest}}}}'",
-            **{f"exists-{n}": f"{IN_STORE} image exists {name}" for n, name in enumerate(names)},
-            "unbound": f"{IN_STORE} image exists {UNBOUND}",
-            "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
-            "worker": f"{PODMAN_RUN} {WORKER}",
-            "verify": VERIFY_IN_GUEST,
-        },
-        files=product_files(),
-    )
+    exist = {f"exists-{n}": f"{IN_STORE} image exists {name}" for n, name in enumerate(names)}
+    said = assert_runs_bound_images(stage, good_disk, {"network": "ls /sys/class/net", **exist})
     assert said["network"].lines == ["lo"]
     expected = sorted(f"{name} {stage.store.image(name).digest}" for name in BOUND)
     assert sorted(said["listed"].lines) == expected
     for number in range(len(names)):
         assert said[f"exists-{number}"].code == 0, (names[number], said)
-    assert said["unbound"].code == 1
-    assert said["web"].lines == [f"this is {WEB}"]
-    assert said["worker"].lines == [f"this is {WORKER}"]
-    assert said["verify"].code == 0, said["verify"].text
 
 
 def test_quadlet_unit_is_active_after_the_whole_boot(good_disk: Path, stage: Scene) -> None:
@@ -89,19 +77,8 @@ def test_other_file_systems(kind: Literal["xfs", "btrfs"], bound_os: Path, stage
     """bound images run from another root file system"""
     disk = stage.new_disk()
     stage.install(bound_os, disk, bootc=(f"--filesystem={kind}",))
-    said = stage.boot(
-        disk,
-        {
-            "kind": "findmnt -no FSTYPE /sysroot",
-            "unbound": f"{IN_STORE} image exists {UNBOUND}",
-            "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
-            "worker": f"{PODMAN_RUN} {WORKER}",
-        },
-    )
+    said = assert_runs_bound_images(stage, disk, {"kind": "findmnt -no FSTYPE /sysroot"})
     assert said["kind"].lines == [kind]
-    assert said["unbound"].code == 1
-    assert said["web"].lines == [f"this is {WEB}"], said["web"].text
-    assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
 
 
 def test_missing_image_leaves_the_disk_alone(system: Path, stage: Scene) -> None:
@@ -109,14 +86,67 @@ def test_missing_image_leaves_the_disk_alone(system: Path, stage: Scene) -> None
     absent = "localhost/absent:1"
     units = {**UNITS_OF_APPS, "absent.image": f"[Image]\nImage={absent}\n"}
     root = os_with(system, stage.folder / "os", units)
+    assert absent in refused(stage, root)
+
+
+def test_unknown_digest_leaves_the_disk_alone(system: Path, stage: Scene) -> None:
+    """an image is there, but not the one that is pinned: refused, untouched"""
+    pinned = f"{WEB.partition(':')[0]}@sha256:{64 * '0'}"
+    units = {**UNITS_OF_APPS, "pinned.image": f"[Image]\nImage={pinned}\n"}
+    root = os_with(system, stage.folder / "os", units)
+    assert pinned in refused(stage, root)
+
+
+def test_image_that_is_not_the_locked_one_leaves_the_disk_alone(
+    bound_os: Path, stage: Scene, stores: Path
+) -> None:
+    """an image was built anew since it was locked: refused, untouched"""
+    lock = stage.folder / "images.lock"
+    lock.write_text(stage.product("lock", str(bound_os)).stdout)
+    other = stores / "locked"
+    anew = stage.with_store(build_apps(make_store(other), other))
+    assert WEB in refused(anew, bound_os, "--lock", str(lock))
+
+
+def test_disk_too_small_for_all_images_is_left_alone(bound_os: Path, stage: Scene) -> None:
+    """the disk is too small for the OS and its images: refused, untouched"""
+    assert "will have" in refused(stage, bound_os, mebibytes=700)
+
+
+def refused(stage: Scene, root: Path, *options: str, mebibytes: int | None = None) -> str:
+    """Install in vain: nothing is written, nothing boots. Returns what was said."""
     disk = stage.new_disk()
+    if mebibytes:
+        os.truncate(disk, mebibytes << 20)
     before = disk.stat()
-    done = stage.install(root, disk, ok=PREFLIGHT_FAILED)
-    assert absent in done.stderr
+    done = stage.install(root, disk, *options, ok=PREFLIGHT_FAILED)
     assert disk.stat().st_blocks == before.st_blocks == 0
     assert disk.stat().st_mtime_ns == before.st_mtime_ns
     with pytest.raises(NotBootableError, match="no partition table"):
         boot_entry(disk, stage.folder)
+    return done.stderr
+
+
+def test_damaged_source_does_not_boot(bound_os: Path, stage: Scene, stores: Path) -> None:
+    """a layer of the source is damaged: the installation fails, nothing boots"""
+    base = stores / "damaged"
+    store = build_apps(make_store(base), base)
+    flip_a_byte(next((store.root / "overlay").glob("*/diff/content")))
+    disk = stage.new_disk()
+    done = stage.with_store(store).install(bound_os, disk, ok=VERIFICATION_FAILED)
+    assert "/content" in done.stderr
+    with pytest.raises(NotBootableError, match="no boot entry"):
+        boot_entry(disk, stage.folder)
+
+
+def test_image_removed_from_a_finished_disk_is_missed(good_disk: Path, stage: Scene) -> None:
+    """an image is removed from a finished disk: found by its receipt"""
+    disk = stage.copy(good_disk)
+    with mounted(disk, writable=True) as root:
+        images = root / STORE / "overlay-images/images.json"
+        records = json.loads(images.read_text())
+        images.write_text(json.dumps([r for r in records if WEB not in r["names"]]))
+    assert WEB in stage.verify(disk, ok=VERIFICATION_FAILED).stderr
 
 
 def test_flipped_byte_is_found(good_disk: Path, stage: Scene) -> None:
@@ -180,7 +210,7 @@ def test_killed_installation_does_not_boot(system: Path, stage: Scene, stores: P
 
 
 def kill_when(stage: Scene, root: Path, disk: Path, word: str) -> None:
-    """Install, and kill the installation with all its processes when it says `word`."""
+    """Install, and kill the installation when it says `word`; what it has started ends by itself."""
     argv = unshared(stage.install_argv(root, disk))
     with (
         stage.clock.step("killed install"),
@@ -200,4 +230,7 @@ def kill_when(stage: Scene, root: Path, disk: Path, word: str) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL, "".join(said)
-    run(("udevadm", "settle"), ok=(0, 1, 2))
+    deadline = time.monotonic() + 30
+    while str(disk) in run(("losetup", "--list", "--noheadings", "--output=BACK-FILE")).stdout:
+        assert time.monotonic() < deadline, f"{disk} is still attached"
+        time.sleep(0.1)

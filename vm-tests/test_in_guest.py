@@ -9,14 +9,13 @@ import pytest
 from diskimage import boot_entry, file_system, mounted, partitions
 from guest import FULL, MICRO
 from machine import Drive, GuestError
+from proof import assert_runs_bound_images
 from scene import (
     IN_STORE,
-    PODMAN_RUN,
     REPOSITORY,
     STANDIN,
     STORE,
     UNITS_OF_APPS,
-    VERIFY_IN_GUEST,
     WEB,
     WORKER,
     Scene,
@@ -117,23 +116,13 @@ def test_encrypted_root(good_disk: Path, stage: Scene) -> None:
         said = guest.answers(machine.finish(INSTALL_SECONDS))
     assert said["install"].code == 0, said["install"].text
     assert said["verify"].code == 0, said["verify"].text
+    assert "2 images verified" in said["verify"].text
     assert said["wrong"].code == USAGE, said["wrong"].text
     assert file_system(target, partitions(target)["root"]) == "crypto_LUKS"
 
-    said = stage.boot(
-        target,
-        {
-            "root": "lsblk --noheadings --output=TYPE $(findmnt -no SOURCE /sysroot)",
-            "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
-            "worker": f"{PODMAN_RUN} {WORKER}",
-            "verify": VERIFY_IN_GUEST,
-        },
-        files={**product_files(), "passphrase": right},
-    )
+    root = {"root": "lsblk --noheadings --output=TYPE $(findmnt -no SOURCE /sysroot)"}
+    said = assert_runs_bound_images(stage, target, root, {"passphrase": right})
     assert said["root"].lines == ["crypt"], said["root"].text
-    assert said["web"].lines == [f"this is {WEB}"], said["web"].text
-    assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
-    assert said["verify"].code == 0, said["verify"].text
 
     with pytest.raises(GuestError, match="the passphrase does not open"):
         stage.boot(target, {"never": "true"}, files={"passphrase": wrong})

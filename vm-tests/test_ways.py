@@ -1,46 +1,13 @@
 """The ways into an installation: in the place of bootc's own copying, and after it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from container import Container, container_of
-from guest import Answer
-from scene import (
-    COMPOSEFS_STORE,
-    EXT4,
-    IN_STORE,
-    PODMAN_RUN,
-    UNBOUND,
-    VERIFY_IN_GUEST,
-    WEB,
-    WORKER,
-    Scene,
-    build_apps,
-    product_files,
-)
+from proof import assert_runs_bound_images
+from scene import COMPOSEFS_STORE, EXT4, Scene, build_apps
 
 from tests.stores import make_store
-
-QUESTIONS = {
-    "unbound": f"{IN_STORE} image exists {UNBOUND}",
-    "web": f"{PODMAN_RUN} {WEB} /bin/busybox cat /content",
-    "worker": f"{PODMAN_RUN} {WORKER}",
-    "verify": VERIFY_IN_GUEST,
-}
-
-
-def assert_runs_bound_images(
-    stage: Scene, disk: Path, more: Mapping[str, str] | None = None
-) -> dict[str, Answer]:
-    """Boot the disk, and have both images run and proven there; returns all that was said."""
-    said = stage.boot(disk, {**QUESTIONS, **(more or {})}, files=product_files())
-    assert said["unbound"].code == 1, said["unbound"].text
-    assert said["web"].lines == [f"this is {WEB}"], said["web"].text
-    assert said["worker"].lines == [f"this is {WORKER}"], said["worker"].text
-    assert said["verify"].code == 0, said["verify"].text
-    assert "2 images verified" in said["verify"].text
-    return said
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +27,7 @@ def test_os_image_installs_itself(when: str, container: Container, stage: Scene)
         line = (*argv, "--via-loopback", "--wipe", *EXT4, str(disk))
         done = container.run(stage.folder, line)
     assert f"way in: {when} " in done.stderr, done.stderr
-    assert_runs_bound_images(stage, disk)
+    assert_runs_bound_images(stage.with_store(container.store), disk)
 
 
 def test_composefs_system(bound_os: Path, stage: Scene) -> None:
