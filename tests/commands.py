@@ -16,6 +16,10 @@ _HIDE_MACHINE_STORE = (
 )  # fmt: skip
 
 
+# Nothing takes nearly as long; what hangs is to be an error, with what it has said.
+_PATIENCE_SECONDS = 1200
+
+
 class CommandError(AssertionError):
     """A command that a fixture or test needs has failed; the message has its output."""
 
@@ -28,18 +32,23 @@ def run(
     ok: Sequence[int] = (0,),
 ) -> subprocess.CompletedProcess[str]:
     """Run a command without input; raise CommandError unless its exit code is in `ok`."""
-    done = subprocess.run(
-        argv,
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        check=False,
-    )
+    shown = " ".join(os.fspath(word) for word in argv)
+    try:
+        done = subprocess.run(
+            argv,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+            timeout=_PATIENCE_SECONDS,
+        )
+    except subprocess.TimeoutExpired as late:
+        message = f"not done after {late.timeout:.0f} s: {shown}\n{late.stdout!r}{late.stderr!r}"
+        raise CommandError(message) from late
     if done.returncode not in ok:
-        shown = " ".join(os.fspath(word) for word in argv)
         message = f"exit code {done.returncode}: {shown}\n{done.stdout}{done.stderr}"
         raise CommandError(message)
     return done

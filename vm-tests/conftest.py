@@ -1,11 +1,13 @@
 """Fixtures of the cases, and the table of what was proven."""
 
 import os
+import signal
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from machine import Accelerator, QemuError, find_accelerator
@@ -27,16 +29,34 @@ os.environ[SESSION_VARIABLE] = SESSION
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep", action="store_true", help="keep disks and consoles")
+    parser.addoption("--case", action="append", default=[], help="a part of a case's name")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "vm: installs and boots in QEMU")
     config.addinivalue_line("markers", "slow: left out unless all cases are asked for")
+    # Told to end, clean up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.vm)
+    parts: list[str] = config.getoption("--case")
+    if not parts:
+        return
+    items[:] = [item for item in items if any(part in case_name(item) for part in parts)]
+    if not items:
+        pytest.exit("no case has such a name; see 'def test_' in vm-tests/test_*.py", returncode=2)
+
+
+def case_name(item: pytest.Item) -> str:
+    """As the table shows it."""
+    return item.name.removeprefix("test_")
 
 
 # --- what is made once -----------------------------------------------------------------------
@@ -73,11 +93,11 @@ def prepared(pytestconfig: pytest.Config) -> Clock:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_left(work: Path) -> Iterator[None]:
+def _nothing_left(work: Path, stores: Path) -> Iterator[None]:
     """Fail the run if a mount, loop device or process outlives it."""
     before = Machine.now()
     yield
-    left = leftovers(before, SESSION, (work,), alone=False)
+    left = leftovers(before, SESSION, (work, stores), alone=False)
     assert not left, "the cases left behind:\n" + "\n".join(left)
 
 
@@ -100,7 +120,8 @@ def accelerator(system: Path, work: Path, prepared: Clock) -> Accelerator:
         found = find_accelerator(kernel / "vmlinuz", kernel / "initramfs.img", work / "probe")
     except QemuError as error:
         pytest.exit(f"vm-tests: {error}", returncode=2)
-    way = "KVM" if found == "kvm" else "emulation, since no guest lives with KVM here"
+    why = "no guest lives with KVM" if Path("/dev/kvm").exists() else "there is no /dev/kvm"
+    way = "KVM" if found == "kvm" else f"emulation, since {why} here"
     prepared.steps.append(Step(f"guests run by {way}", time.monotonic() - began))
     return found
 
@@ -156,11 +177,11 @@ def stage(
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     if call.excinfo is not None:
         item.config.stash[FAILED] = True
-    if call.when == "call":
+    if call.when == "call" or (call.when == "setup" and call.excinfo is not None):
         function = getattr(item, "function", None)
         about = (getattr(function, "__doc__", None) or item.name).splitlines()[0]
         steps = item.stash.get(CLOCK, Clock()).steps
-        told = Told(item.name.removeprefix("test_"), about, call.duration, steps)
+        told = Told(case_name(item), about, call.duration, steps)
         item.user_properties.append((TOLD, told))
 
 
@@ -171,12 +192,19 @@ def pytest_terminal_summary(
         for line in lines:
             terminalreporter.write_line(line)
 
-    def told(outcome: str) -> list[Told]:
-        reports = terminalreporter.getreports(outcome)
-        return [dict(report.user_properties)[TOLD] for report in reports if report.when == "call"]
+    reports = {
+        outcome: terminalreporter.getreports(outcome) for outcome in ("passed", "failed", "error")
+    }
+    # What could not be prepared, or has left something behind, is not proven either.
+    wrong = {report.nodeid: report for report in (*reports["failed"], *reports["error"])}
+    right = {r.nodeid: r for r in reports["passed"] if r.when == "call" and r.nodeid not in wrong}
+
+    def told(these: Mapping[str, pytest.TestReport]) -> list[Told]:
+        properties = (value for report in these.values() for _, value in report.user_properties)
+        return [value for value in properties if isinstance(value, Told)]
 
     write(prepared_lines(config.stash.get(PREPARED, Clock()).steps))
-    write(case_lines("proven:", told("passed")))
-    write(case_lines("NOT proven:", told("failed")))
+    write(case_lines("proven:", told(right)))
+    write(case_lines("NOT proven:", told(wrong)))
     if KEPT in config.stash:
         write(["", f"kept: {config.stash[KEPT]}"])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rundir import run_directory
 
-from tests.commands import run, unshared
+from tests.commands import CommandError, run, unshared
 from tests.disks import LoopFs, LoopFsFactory
 from tests.leftovers import SESSION_VARIABLE
 from tests.sources import SourceRootBuilder
@@ -98,7 +98,11 @@ def demonstrate(work: Path, stack: ExitStack) -> list[Shown]:
         Shown("two app images, an OS root that binds them, a disk image", time.monotonic() - began)
     )
 
-    env = {**store.env, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    env = {
+        **store.env,
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        SESSION_VARIABLE: os.environ[SESSION_VARIABLE],
+    }
     source, target = str(root.relative_to(work)), str(disk.mount.relative_to(work))
 
     def our(what: str, *argv: str, expect: int = 0) -> None:
@@ -127,7 +131,7 @@ def main() -> int:
     with run_directory(place, "vm-demonstration", session) as folder, ExitStack() as stack:
         try:
             shown = demonstrate(folder, stack)
-        except UnexpectedExitError as error:
+        except (UnexpectedExitError, CommandError, OSError) as error:
             print(f"vm-tests/run: {error}", file=sys.stderr)
             return 1
     print("\nproven:")

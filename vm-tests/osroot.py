@@ -63,11 +63,14 @@ class OsRootError(Exception):
 
 def os_root(cache: Path = CACHE) -> Path:
     """Return the root directory of a bootable system, built on first use; raises OsRootError."""
-    cache.mkdir(parents=True, exist_ok=True)
     root = cache / f"os-{_inputs_digest()}"
-    with _locked(cache / "lock-os"):
-        if not root.is_dir():
-            _build_whole(root)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _locked(cache / "lock-os"):
+            if not root.is_dir():
+                _build_whole(root)
+    except (CommandError, OSError) as error:
+        raise _explained(error, cache) from error
     return root
 
 
@@ -144,12 +147,9 @@ def _build_whole(root: Path) -> None:
             f"{NEEDED_BYTES >> 20} MiB: make room there"
         )
     partial = root.with_name(f"{root.name}.partial")
-    try:
-        _bootstrap(partial)
-        _shape(partial)
-        _add_kernel(partial)
-    except (CommandError, OSError) as error:
-        raise _explained(error, root.parent) from error
+    _bootstrap(partial)
+    _shape(partial)
+    _add_kernel(partial)
     outdated = [old for old in root.parent.glob("os-*") if old != partial]
     partial.rename(root)
     for old in outdated:
