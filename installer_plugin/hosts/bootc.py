@@ -7,6 +7,7 @@ bootc has claimed is read back from the disk.
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from installer_plugin.errors import (
 )
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, skip_spelling
+from installer_plugin.hosts.finalize import finalize_commands
 from installer_plugin.hosts.installation import Found, InstallRequest, Run, without_any
 from installer_plugin.hosts.phases import Phases
 from installer_plugin.hosts.way import Way, When
@@ -31,6 +33,8 @@ from installer_plugin.storage.fetched import TRANSPORTS
 from installer_plugin.storage.scratch import scratch_directory
 
 BOOTC = "bootc"
+HELD_BACK = "set aside: the boot entries that bootc has written"
+GIVEN_BACK = "give back: the boot entries"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +131,21 @@ def _plan(
             for hook in hooks
         ]
 
+    inside = [*steps(Phase.POST_INSTALL), *steps(Phase.VERIFY)]
+    target = asked.bootc.target
     if not found.images:
-        lines = ["run: " + " ".join(without_any(asked, spelling))]
+        lines = [f"run: {shlex.join(without_any(asked, spelling))}"]
+    elif found.way.when is When.DURING:
+        lines = [f"run: {shlex.join(asked.bootc.argv)}"]
+        lines += [f"  in its copy step, {line}" for line in (HELD_BACK, *inside, GIVEN_BACK)]
+        lines += [f"read back: {target}"]
     else:
-        inside = [*steps(Phase.POST_INSTALL), *steps(Phase.VERIFY)]
-        if found.way.when is When.DURING:
-            inside = [f"  in its copy step, {line}" for line in inside]
-            argv = asked.bootc.argv
-        else:
-            argv = asked.bootc.argv_without_images(spelling)
-        lines = ["run: " + " ".join(argv), *inside, f"read back: {asked.bootc.target}"]
+        lines = [f"run: {shlex.join(asked.bootc.argv_without_images(spelling))}"]
+        lines += [f"open: {target}", HELD_BACK, *inside, GIVEN_BACK]
+        if not asked.bootc.skip_finalize:
+            # A disk is mounted in a place that is made for it.
+            root = Path("ROOT") if asked.disk else target
+            finalizing = finalize_commands((root,), frozenset())
+            lines += [f"finalize: {shlex.join(command.argv)}" for command in finalizing]
+        lines += [f"read back: {target}"]
     return (*steps(Phase.PRE_INSTALL), *lines, *steps(Phase.CLEANUP))

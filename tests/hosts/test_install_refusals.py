@@ -1,7 +1,7 @@
 """What `install` refuses: before the disk is touched, with what was seen and what to do."""
 
 import os
-import shutil
+import shlex
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from installer_plugin.hosts.finalize import FREEZE
 from tests.commands import run
 from tests.crafted import Entry, layer_tar, write_layout
 from tests.disks import LoopFsFactory
 from tests.faults.scene import APP, SMALL
-from tests.hosts.scene import STANDIN, TO_DISK, Scene, bind, edges, make_disk, partitions, unit
+from tests.hosts.scene import TO_DISK, Scene, bind, edges, make_disk, partitions, unit
 from tests.product import listing
 
 pytestmark = pytest.mark.real
@@ -71,10 +72,14 @@ def test_every_problem_is_told_at_once(full: Scene) -> None:
 
 def test_bootc_must_be_there(full: Scene, tmp_path: Path) -> None:
     bind(full.container, APP)
-    places = [place for place in os.environ["PATH"].split(":") if place != str(STANDIN)]
-    assert shutil.which("bootc", path=":".join(places)) is None
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    places = (Path(place) for place in os.environ["PATH"].split(":"))
+    for program in (file for place in places if place.is_dir() for file in place.iterdir()):
+        if program.name != "bootc" and not (programs / program.name).is_symlink():
+            (programs / program.name).symlink_to(program)
     with untouched(full.disk):
-        done = full.install(env={"PATH": ":".join(places)}, ok=4)
+        done = full.install(env={"PATH": str(programs)}, ok=4)
     assert "bootc: not found in PATH" in done.stderr
 
 
@@ -136,21 +141,37 @@ def test_dry_run_prints_the_plan_and_touches_nothing(full: Scene, *, inside: boo
     full.hooks("40-mine", f"touch {marker}")
     before = listing(full.store.root)
     with untouched(full.disk):
-        done = full.install(own=("--dry-run",), inside=inside)
+        words = (*TO_DISK, "--karg", "a b", full.disk)
+        done = full.install(*words, own=("--dry-run",), inside=inside)
     assert not marker.exists()
     assert listing(full.store.root) == before
-    arguments = f"--via-loopback --wipe --filesystem=ext4 {full.disk}"
-    post, skip = ("  in its copy step, ", "") if inside else ("", "--bound-images=skip ")
-    assert done.stdout.splitlines() == [
+    arguments = f"--via-loopback --wipe --filesystem=ext4 --karg 'a b' {full.disk}"
+    skip, indent = ("", "  in its copy step, ") if inside else ("--bound-images=skip ", "")
+    untouched_yet = [
         "pre-install: 10-discover (built in)",
         "pre-install: 20-resolve (built in)",
         "pre-install: 30-preflight (built in)",
         f"run: bootc install to-disk {skip}{arguments}",
-        f"{post}post-install: 20-copy (built in)",
-        f"{post}post-install: 30-label (built in)",
-        f"{post}post-install: 40-mine (/etc/bootc-bound-images/hooks.d/post-install.d/40-mine)",
-        f"{post}verify: 50-verify (built in)",
-        f"{post}verify: 60-record (built in)",
+    ]
+    held_back = [
+        "set aside: the boot entries that bootc has written",
+        "post-install: 20-copy (built in)",
+        "post-install: 30-label (built in)",
+        "post-install: 40-mine (/etc/bootc-bound-images/hooks.d/post-install.d/40-mine)",
+        "verify: 50-verify (built in)",
+        "verify: 60-record (built in)",
+        "give back: the boot entries",
+    ]
+    finalized = [
+        "finalize: fstrim --quiet-unsupported -v ROOT",
+        "finalize: mount -o remount,ro ROOT",
+        f"finalize: {shlex.join(('sh', '-c', FREEZE, 'fsfreeze', 'ROOT'))}",
+    ]
+    assert done.stdout.splitlines() == [
+        *untouched_yet,
+        *([] if inside else [f"open: {full.disk}"]),
+        *(indent + line for line in held_back),
+        *([] if inside else finalized),
         f"read back: {full.disk}",
     ]
 
