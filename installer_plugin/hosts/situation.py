@@ -26,7 +26,8 @@ def situation_of(
     with configured():
         conf = load_storage_conf(context.system, context.env)
         with open_root(request, context) as root:
-            uki = brings_uki(root)
+            # bootc looks for one where it runs (install.rs, prepare_install), not in that image.
+            uki = install.source_imgref is None and brings_uki(root)
     return Situation(
         install=install,
         source=request.source,

@@ -299,6 +299,22 @@ def test_existing_root_that_its_system_mounts_read_only_stays_so(
 # --- composefs -------------------------------------------------------------------------------
 
 
+def test_unified_kernel_image_means_composefs_only_where_bootc_looks(
+    scene: Scene, little: Images, tmp_path: Path
+) -> None:
+    scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
+    bind(scene.container, SMALL)
+    make_disk(scene.disk, 4 << 30)
+    (scene.container / "usr/lib/modules" / osroot.SMALL_KERNEL / "linux.efi").touch()
+    osroot.import_image(scene.store, scene.container, osroot.declare(tmp_path / "declared", {}))
+    own = scene.install(own=("--dry-run",)).stderr
+    assert "way in: after (bootc's composefs backend copies no bound images)" in own
+    source = f"--source-imgref=containers-storage:{osroot.IMAGE}"
+    other = scene.install(*TO_DISK, source, scene.disk, own=("--dry-run",)).stderr
+    assert "way in: after (with --source-imgref" in other
+    assert "composefs" not in other
+
+
 def test_composefs_backend_gets_what_bootc_leaves_out(scene: Scene) -> None:
     make_disk(scene.disk, 4 << 30)
     bind(scene.container, APP)
