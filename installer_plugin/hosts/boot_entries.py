@@ -65,12 +65,12 @@ class Folder:
 @contextmanager
 def held_back(
     places: Sequence[Path], events: Events, *, keep: bool, spare: Entries = frozenset()
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Keep the target from booting while its images are on their way, and for good if that fails.
 
     The entries below *places* are set aside first and come back last, so that neither a power cut nor
     a kill leaves a system that boots without its images. With *keep* they come back also after a
-    failure; what is in *spare* is left alone. Raises OSError.
+    failure; what is in *spare* is left alone. Yields whether there are any. Raises OSError.
     """
     held = set_aside(places, "the copying of its bound images has not come to its end", spare)
     if not held:
@@ -80,7 +80,7 @@ def held_back(
             "should its bound images fail",
         )
     try:
-        yield
+        yield bool(held)
     except BaseException as failure:
         if keep:
             restore(held)

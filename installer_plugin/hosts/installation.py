@@ -232,8 +232,10 @@ class Run:
             self.bootc(install.argv_without_images(spelling), guard)
             with self._target() as (root, *boot):
                 retarget(self.state, self.asked.request, root)
-                with held_back((root, *boot), self.context.events, keep=keep, spare=spare):
-                    guard.over()
+                places, events = (root, *boot), self.context.events
+                with held_back(places, events, keep=keep, spare=spare) as held:
+                    if held:
+                        guard.over()
                     self.phases.run(Phase.POST_INSTALL)
                     self.phases.run(Phase.VERIFY)
                 if not install.skip_finalize:

@@ -19,16 +19,8 @@ class Mount:
     root: str
     """What of the file system is mounted; ``/`` is all of it."""
     mount_point: str
-
-
-@dataclass(frozen=True, slots=True)
-class MountedStore:
-    """A store that is bind-mounted somewhere."""
-
-    physical_root: Path
-    """Where the whole of the same file system is mounted."""
-    path: str
-    """The store below it."""
+    writable: bool = True
+    """By the mount's own options; the file system has others."""
 
 
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
@@ -37,7 +29,8 @@ def parse_mountinfo(text: str) -> tuple[Mount, ...]:
     for line in text.splitlines():
         fields = line.split(" ")
         if len(fields) >= _FIELDS:
-            mounts.append(Mount(fields[2], _unescaped(fields[3]), _unescaped(fields[4])))
+            root, point = _unescaped(fields[3]), _unescaped(fields[4])
+            mounts.append(Mount(fields[2], root, point, "rw" in fields[5].split(",")))
     return tuple(mounts)
 
 
@@ -45,28 +38,21 @@ def _unescaped(text: str) -> str:
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
 
 
-def locate_store(mounts: tuple[Mount, ...], alias: str) -> MountedStore | None:
-    """The physical root of the store that is mounted at *alias*; None when it is not or has none.
+def roots_of_store(mounts: tuple[Mount, ...], alias: str, path: str) -> tuple[Path, ...]:
+    """Where the root may be whose store, at *path* below it, is bind-mounted at *alias*; likeliest first.
 
-    The file system's own root may be a subvolume: what is sought is the mount that holds the store's
-    path with the least above it.
+    Mounts of the same file system in which the store has exactly this path: neither those of what is
+    around that root, such as a file system of which it is a subvolume, nor those of what is in it.
+    Whatever is mounted last stands before what it may hide, and what can be written to before all else.
     """
     store = next((mount for mount in reversed(mounts) if mount.mount_point == alias), None)
     if store is None:
-        return None
-    holders = [
+        return ()
+    roots = [
         mount
-        for mount in mounts
-        if mount.device == store.device
-        and mount.mount_point != alias
-        and _is_below(store.root, mount.root)
+        for mount in reversed(mounts)
+        if mount.device == store.device and f"{mount.root.rstrip('/')}/{path}" == store.root
     ]
-    if not holders:
-        return None
-    holder = min(holders, key=lambda mount: len(mount.root))
-    path = store.root.removeprefix(holder.root.rstrip("/")).lstrip("/")
-    return MountedStore(Path(holder.mount_point), path)
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip("/") + "/")
+    return tuple(
+        Path(root.mount_point) for root in sorted(roots, key=lambda root: not root.writable)
+    )

@@ -20,15 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from installer_plugin.errors import BoundImagesError, HostError, InterruptedBySignal, Problem
+from installer_plugin.errors import (
+    BoundImagesError,
+    DataError,
+    HostError,
+    InterruptedBySignal,
+    Problem,
+)
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.boot_entries import Entries, held_back
 from installer_plugin.hosts.guard import over
-from installer_plugin.hosts.mountinfo import locate_store, parse_mountinfo
+from installer_plugin.hosts.mountinfo import parse_mountinfo, roots_of_store
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import written_to
 from installer_plugin.interrupt import interruptible
-from installer_plugin.process import Runner, our_program_argv
+from installer_plugin.process import CommandError, Runner, our_program_argv
 from installer_plugin.procstat import find_process
 from installer_plugin.request import Context
 from installer_plugin.staged.directory import StateDirectory
@@ -38,6 +44,8 @@ from installer_plugin.storage.naming import replace_file
 PROGRAM = "installer_plugin.hosts.shim"
 ALIAS = "/run/bootc/storage"
 """Where bootc bind-mounts the target store for podman."""
+STORE = "ostree/bootc/storage"
+"""The store below the physical root; bootc's composefs backend, with another place, never comes here."""
 DESTINATION = f"containers-storage:[overlay@{ALIAS}+/proc/self/fd/3]"
 PUSH = ("image", "push")
 """Followed by ``--remove-signatures`` since bootc 1.1.0."""
@@ -186,10 +194,26 @@ def _install(session: Session) -> Outcome:
             _run_phases(session, Context(Runner(GRACE_SECONDS), events, os.environ))
     except BoundImagesError as error:
         return Outcome(error.exit_code, error.problems)
+    except (CommandError, DataError, OSError) as error:
+        return Outcome(HostError.exit_code, (_problem(error),))
     except InterruptedBySignal as error:
         problem = Problem(subject="installation", message=f"interrupted by {error.signal_name}")
         return Outcome(error.exit_code, (problem,))
     return Outcome(0, ())
+
+
+def _problem(error: CommandError | DataError | OSError) -> Problem:
+    """What no step has a better word for."""
+    subject = "installation"
+    match error:
+        case CommandError():
+            return error.problem(subject)
+        case DataError():
+            return error.problem()
+        case _:
+            message = f"{error.strerror} ({error.filename})"
+            hint = "see whether the target can be written, and whether it is full"
+            return Problem(subject=subject, message=message, hint=hint)
 
 
 @contextmanager
@@ -216,21 +240,32 @@ def _ended_with(owner: int) -> Iterator[None]:
 def _run_phases(session: Session, context: Context) -> None:
     state = StateDirectory.open(session.folder / "state")
     request = state.read_request()
-    store = locate_store(parse_mountinfo(Path("/proc/self/mountinfo").read_text()), ALIAS)
-    if request is None or store is None:
+    root = _physical_root()
+    if request is None or root is None:
         raise HostError.of(
             ALIAS,
-            "no target store is mounted there, expected bootc to have done that",
+            f"no {STORE} of a mounted root is there, expected bootc to have done that",
             hint="use --when=after",
         )
-    retarget(state, request, store.physical_root)
+    retarget(state, request, root)
     phases = Phases(state, session.hooks, context, session.disk)
-    places = (store.physical_root,)
-    with held_back(places, context.events, keep=session.keep, spare=session.spare):
-        if session.record is not None:
+    with held_back((root,), context.events, keep=session.keep, spare=session.spare) as held:
+        if held and session.record is not None:
             over(session.record)
         phases.run(Phase.POST_INSTALL)
         phases.run(Phase.VERIFY)
+
+
+def _physical_root() -> Path | None:
+    """The root whose store bootc has mounted at its alias."""
+    mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    roots = roots_of_store(mounts, ALIAS, STORE)
+    return next((root for root in roots if _is_same(root / STORE, ALIAS)), None)
+
+
+def _is_same(one: Path, other: str) -> bool:
+    """Whether both are the same directory: what was mounted there may be hidden by now."""
+    return one.exists() and one.samefile(other)
 
 
 def _seen(folder: Path) -> set[str]:

@@ -280,6 +280,25 @@ def test_existing_root_keeps_what_it_has(
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+def test_subvolume_whose_file_system_is_mounted_too(
+    scene: Scene, loop_fs: LoopFsFactory, tmp_path: Path, *, inside: bool
+) -> None:
+    bind(scene.container, APP)
+    fs = loop_fs("btrfs")
+    run(("btrfs", "subvolume", "create", fs.mount / "@root"))
+    root = tmp_path / "root"
+    root.mkdir()
+    run(("mount", "-o", "subvol=@root", fs.device, root))
+    try:
+        scene.install("to-filesystem", root, inside=inside)
+        assert [path.name for path in fs.mount.iterdir()] == ["@root"]
+        assert can_boot(root)
+        assert "1 image verified" in scene.verify(root)
+    finally:
+        run(("umount", root))
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
 def test_existing_root_that_its_system_mounts_read_only_stays_so(
     scene: Scene, loop_fs: LoopFsFactory, *, inside: bool
 ) -> None:

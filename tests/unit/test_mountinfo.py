@@ -1,10 +1,8 @@
 """Finding the physical root of a store that is bind-mounted at bootc's alias."""
 
-from pathlib import Path
-
 import pytest
 
-from installer_plugin.hosts.mountinfo import MountedStore, locate_store, parse_mountinfo
+from installer_plugin.hosts.mountinfo import parse_mountinfo, roots_of_store
 
 ALIAS = "/run/bootc/storage"
 DISK = "60 30 7:3 / /run/bootc/mounts/rootfs rw,relatime shared:9 - ext4 /dev/loop0p3 rw"
@@ -15,24 +13,41 @@ SUBVOLUME_STORE = "61 30 0:40 /root/ostree/bootc/storage /run/bootc/storage rw -
 BOOT = "62 30 7:3 /boot /mnt/boot rw - ext4 /dev/loop0p3 rw"
 
 
+TOP_LEVEL = "59 30 0:40 / /mnt rw - btrfs /dev/sda3 rw,subvol=/"
+READ_ONLY = "59 30 7:3 / /mnt/a ro,relatime - ext4 /dev/loop0p3 rw"
+FOLDER = "60 30 254:0 /srv/root /mnt/target rw - ext4 /dev/vda rw"
+FOLDER_STORE = "61 30 254:0 /srv/root/ostree/bootc/storage /run/bootc/storage rw - ext4 /dev/vda rw"
+DEPLOYMENT = "58 1 7:3 /ostree/deploy/default/deploy/1.0 /target rw - ext4 /dev/loop0p3 rw"
+TWICE = "63 30 7:3 / /mnt/b rw - ext4 /dev/loop0p3 rw"
+
+
 @pytest.mark.parametrize(
     ("lines", "found"),
     [
-        ([OTHER, DISK, STORE], ("/run/bootc/mounts/rootfs", "ostree/bootc/storage")),
-        ([OTHER, BOOT, DISK, STORE], ("/run/bootc/mounts/rootfs", "ostree/bootc/storage")),
-        ([OTHER, SUBVOLUME, SUBVOLUME_STORE], ("/mnt/target", "ostree/bootc/storage")),
-        ([OTHER, DISK], None),
-        ([OTHER, STORE], None),
-        ([], None),
-        (["garbage", "1 2 3"], None),
+        ([OTHER, DISK, STORE], ["/run/bootc/mounts/rootfs"]),
+        ([OTHER, BOOT, DISK, STORE], ["/run/bootc/mounts/rootfs"]),
+        ([OTHER, SUBVOLUME, SUBVOLUME_STORE], ["/mnt/target"]),
+        ([OTHER, TOP_LEVEL, SUBVOLUME, SUBVOLUME_STORE], ["/mnt/target"]),
+        ([OTHER, FOLDER, FOLDER_STORE], ["/mnt/target"]),
+        ([OTHER, DEPLOYMENT, DISK, STORE], ["/run/bootc/mounts/rootfs"]),
+        ([OTHER, READ_ONLY, DISK, STORE], ["/run/bootc/mounts/rootfs", "/mnt/a"]),
+        ([OTHER, DISK, READ_ONLY, STORE], ["/run/bootc/mounts/rootfs", "/mnt/a"]),
+        ([OTHER, DISK, TWICE, STORE], ["/mnt/b", "/run/bootc/mounts/rootfs"]),
+        ([OTHER, DISK], []),
+        ([OTHER, STORE], []),
+        ([], []),
+        (["garbage", "1 2 3"], []),
     ],
-    ids=["disk", "beside boot", "subvolume", "no store", "no root", "empty", "garbage"],
-)
-def test_the_physical_root_is_the_mount_that_holds_the_store(
-    lines: list[str], found: tuple[str, str] | None
-) -> None:
-    expected = MountedStore(Path(found[0]), found[1]) if found else None
-    assert locate_store(parse_mountinfo("\n".join(lines)), ALIAS) == expected
+    ids=[
+        "disk", "beside boot", "subvolume", "subvolume beside its top level", "bound directory",
+        "beside a deployment", "read-only before", "read-only after", "mounted twice",
+        "no store", "no root", "empty", "garbage",
+    ],
+)  # fmt: skip
+def test_a_root_is_what_has_the_store_in_its_place(lines: list[str], found: list[str]) -> None:
+    mounts = parse_mountinfo("\n".join(lines))
+    roots = roots_of_store(mounts, ALIAS, "ostree/bootc/storage")
+    assert [str(root) for root in roots] == found
 
 
 def test_escaped_characters_are_read() -> None:
