@@ -87,6 +87,7 @@ class Hooked:
             runner=Runner(),
             events=Events([self.said]),
             facts=lambda: known,
+            least=known,
             state=state,
             env=env or {},
             timeout=timeout,

@@ -7,9 +7,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from installer_plugin.errors import (
     BoundImagesError,
@@ -26,6 +27,7 @@ from installer_plugin.interrupt import SIGNALS
 from installer_plugin.process import STDERR_TAIL_LINES, Command, CommandError, Runner
 from installer_plugin.rootfs import printable
 
+Known = TypeVar("Known")
 STAGE = "hooks"
 SCHEMA = "bootc-bound-images/hook-state/1"
 NOT_APPLICABLE = 77
@@ -72,6 +74,8 @@ class Surroundings:
     """Asked before each hook, since more is known from stage to stage."""
     state: Callable[[], Mapping[str, object]]
     """The document that a hook gets on stdin, as far as it is known; asked before each hook."""
+    least: Facts
+    """What cleanup hooks are told when no more can be learned."""
     env: Mapping[str, str]
     """Our own environment, of which SOURCE_DATE_EPOCH is handed on."""
     timeout: float = TIMEOUT_SECONDS
@@ -127,7 +131,11 @@ class _Cleanup:
         self.failures: list[Problem] = []
         self.held: list[str] = []
         self._plan = plan
-        self._around = around
+        self._around = replace(
+            around,
+            facts=lambda: self._learned(around.facts, around.least),
+            state=lambda: self._learned(around.state, {}),
+        )
         self._begun = False
 
     def run(self) -> None:
@@ -149,9 +157,23 @@ class _Cleanup:
                 except BoundImagesError as error:
                     self._fail(*error.problems)
 
+    def _learned(self, ask: Callable[[], Known], otherwise: Known) -> Known:
+        """What a hook is to be told; that it cannot be learned keeps no hook from running."""
+        try:
+            return ask()
+        except BoundImagesError as error:
+            self._fail(*error.problems)
+        except DataError as error:
+            self._fail(error.problem())
+        except OSError as error:
+            message = f"cannot be read: {error.strerror}"
+            self._fail(Problem(subject=str(error.filename), message=message))
+        return otherwise
+
     def _fail(self, *problems: Problem) -> None:
-        self.failures += problems
-        for problem in problems:
+        new = [problem for problem in problems if problem not in self.failures]
+        self.failures += new
+        for problem in new:
             self._around.events.warn(Phase.CLEANUP, str(problem))
 
 

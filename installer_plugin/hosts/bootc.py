@@ -10,7 +10,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,17 +60,19 @@ def install(asked: InstallRequest, context: Context) -> Installed:
         asked = replace(asked, request=request)
         state.write_request(request)
         phases = Phases(state, asked.hooks, context, asked.disk)
-        spelling = _bootc_spelling(asked.bootc, context)
-        run = Run(asked, context, work, state, phases)
-        run.require_target()
-        if request.dry_run:
-            found = run.look(can_run_shim=can_run)
-            plan = _plan(asked, found, spelling, phases)
-            return Installed(way=found.way, images=(), plan=plan)
-        with phases.cleaned_up(), run.target_forgotten():
-            run.prepare()
-            found = run.look(can_run_shim=can_run)
-            return Installed(way=found.way, images=run.install(found, spelling))
+        with nullcontext() if request.dry_run else phases.cleaned_up():
+            phases.require_allowed()
+            spelling = _bootc_spelling(asked.bootc, context)
+            run = Run(asked, context, work, state, phases)
+            run.require_target()
+            if request.dry_run:
+                found = run.look(can_run_shim=can_run)
+                plan = _plan(asked, found, spelling, phases)
+                return Installed(way=found.way, images=(), plan=plan)
+            with run.target_forgotten():
+                run.prepare()
+                found = run.look(can_run_shim=can_run)
+                return Installed(way=found.way, images=run.install(found, spelling))
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Phases:
         context: Context,
         disk: Path | None = None,
     ) -> None:
-        """Read the hooks of all phases; raises HostError when one of them may not be used."""
+        """Read the hooks of all phases; see :meth:`require_allowed`."""
         self._state = state
         self._disk = disk
         self._context = context
@@ -51,8 +51,11 @@ class Phases:
         self.plans: Mapping[Phase, PhasePlan] = plans(
             hook_directories(options.root), unsafe_skip_verify=options.unsafe_skip_verify
         )
-        require_allowed(*self.plans.values())
         note_overridden(state, tuple(self.plans.values()))
+
+    def require_allowed(self) -> None:
+        """Raise HostError when a hook of any phase may not be used."""
+        require_allowed(*self.plans.values())
 
     def run(self, phase: Phase) -> None:
         """Run *phase*; raises what its stages raise, and HostError for a hook."""
@@ -71,6 +74,7 @@ class Phases:
             events=self._context.events,
             facts=self._facts,
             state=lambda: hook_state(self._state),
+            least=Facts(state_dir=self._state.path, disk=self._disk),
             env=self._context.env,
             timeout=self._options.timeout,
         )

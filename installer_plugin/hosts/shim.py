@@ -249,6 +249,7 @@ def _run_phases(session: Session, context: Context) -> None:
         )
     retarget(state, request, root)
     phases = Phases(state, session.hooks, context, session.disk)
+    phases.require_allowed()
     with held_back((root,), context.events, keep=session.keep, spare=session.spare) as held:
         if held and session.record is not None:
             over(session.record)

@@ -68,6 +68,7 @@ def test_hook_of_another_user_is_refused_before_the_disk_is_touched(
     assert "40-mine" in done.stderr
     assert "belongs to user 1" in done.stderr
     assert edges(hooked.disk) == before
+    assert hooked.cleanup_ran()
 
 
 @WAYS
@@ -159,6 +160,7 @@ def test_masked_verification_is_refused_unless_the_risk_is_taken(hooked: Scene) 
     done = hooked.install(ok=7)
     assert "--unsafe-skip-verify" in done.stderr
     assert edges(hooked.disk) == before
+    assert hooked.cleanup_ran()
     done = hooked.install(own=("--unsafe-skip-verify",))
     assert "NOTHING PROVES WHAT IS ON THE TARGET" in done.stderr
 

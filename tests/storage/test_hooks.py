@@ -5,14 +5,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from installer_plugin import process
-from installer_plugin.errors import CopyError, HostError, InterruptedBySignal, Problem
+from installer_plugin.errors import CopyError, DataError, HostError, InterruptedBySignal, Problem
 from installer_plugin.hooks import running
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.running import NOT_APPLICABLE, SCHEMA, Facts, cleaned_up, run_phase
@@ -329,16 +330,23 @@ def test_unsafe_directory_stops_its_cleanup_hooks_only(hooked: Hooked) -> None:
     assert len(caught.value.problems) == 1
 
 
-def test_unusable_state_stops_no_cleanup_hook(hooked: Hooked) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [HostError(PROBLEM), DataError("state", "is damaged"), OSError(28, "No space left", "/run/x")],
+    ids=["ours", "damaged", "full"],
+)
+def test_what_cannot_be_learned_stops_no_cleanup_hook(hooked: Hooked, error: Exception) -> None:
     _cleanup_hooks(hooked)
 
-    def state() -> Mapping[str, object]:
-        raise HostError(PROBLEM)
+    def unknown() -> NoReturn:
+        raise error
 
-    around = hooked.around(state=state)
+    around = replace(hooked.around(state=unknown), facts=unknown)
     with pytest.raises(HostError), cleaned_up(hooked.plan(Phase.CLEANUP), around):
         pass
-    assert len(hooked.said.by("cleanup")) == 4
+    assert _cleaned(hooked) == ["a", "b", "d"]
+    told = hooked.said.by("cleanup")
+    assert len(told) == len(set(told))
 
 
 def test_signal_ends_the_running_hook_and_cleanup_runs(hooked: Hooked) -> None:
