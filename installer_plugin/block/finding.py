@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from installer_plugin.block.base import (
 from installer_plugin.block.journal import Journal
 from installer_plugin.block.loopdev import Backing
 from installer_plugin.block.loops import partition_device
-from installer_plugin.block.luks import no_key
+from installer_plugin.block.luks import LockedError, WrongKeyError
 from installer_plugin.block.lvm import LogicalVolume, list_volumes
 from installer_plugin.block.mounts import look_options, mount_argv
 from installer_plugin.block.probe import parse_signature, probe
@@ -35,7 +35,6 @@ from installer_plugin.block.steps import (
     set_read_only,
 )
 from installer_plugin.block.subvolumes import TOP, choose_subvolume, holds_system, subvolume_option
-from installer_plugin.errors import ConfigError
 from installer_plugin.process import Command
 
 
@@ -100,11 +99,12 @@ class Finder:
 
     def _chosen(self, volumes: tuple[Volume, ...], wanted: str) -> Volume:
         """What is called so: a partition, or a logical volume, once those can be seen."""
+        locked: list[LockedError] = []
         if not any(wanted in volume.names for volume in volumes):
             layered = [volume for volume in volumes if volume.kind in (LUKS, LVM)]
-            volumes += tuple(
-                leaf for volume in layered for leaf in self._leaves_if_key(volumes, volume)
-            )
+            volumes += tuple(self._leaves_if_key(volumes, layered, locked))
+        if not any(wanted in volume.names for volume in volumes):
+            _raise_wrong_key(locked)
         return roots.choose(volumes, wanted, self.subject)
 
     def _inside(self, volumes: tuple[Volume, ...], chosen: Volume) -> FoundRoot:
@@ -118,17 +118,14 @@ class Finder:
 
     def _searched(self, volumes: tuple[Volume, ...]) -> FoundRoot:
         """The root among volumes of which none says that it is one."""
-        leaves = tuple(
-            leaf
-            for volume in roots.openable(volumes)
-            for leaf in self._leaves_if_key(volumes, volume)
-        )
-        locked = [leaf for leaf in leaves if leaf.kind == LUKS]
+        locked: list[LockedError] = []
+        leaves = tuple(self._leaves_if_key(volumes, roots.openable(volumes), locked))
         try:
-            return self._best(tuple(leaf for leaf in leaves if leaf.kind != LUKS))
+            return self._best(leaves)
         except roots.NoRootError:
+            _raise_wrong_key(locked)
             if locked:
-                raise no_key(locked[0].shown) from None
+                raise locked[0] from None
             raise
 
     def _best(self, leaves: tuple[Volume, ...]) -> FoundRoot:
@@ -143,12 +140,15 @@ class Finder:
 
     # --- layers ------------------------------------------------------------------------------
 
-    def _leaves_if_key(self, volumes: tuple[Volume, ...], volume: Volume) -> Iterator[Volume]:
-        """The file systems in *volume*; an encrypted volume itself where there is no key for it."""
-        try:
-            yield from self._leaves(volumes, volume)
-        except ConfigError:
-            yield volume
+    def _leaves_if_key(
+        self, volumes: tuple[Volume, ...], some: Iterable[Volume], locked: list[LockedError]
+    ) -> Iterator[Volume]:
+        """The file systems in *some* of *volumes*; why others stay closed goes into *locked*."""
+        for volume in some:
+            try:
+                yield from self._leaves(volumes, volume)
+            except LockedError as error:
+                locked.append(error)
 
     def _leaves(self, volumes: tuple[Volume, ...], volume: Volume) -> Iterator[Volume]:
         """What is at the end of the layers that *volume* leads to."""
@@ -237,6 +237,13 @@ class Finder:
         if leaf.kind != "btrfs" and not protected:
             self.journal.plan(step)
             self.journal.runner.run(set_read_only(step.device))
+
+
+def _raise_wrong_key(locked: Sequence[LockedError]) -> None:
+    """Whoever has given a key expects the root behind it."""
+    for error in locked:
+        if isinstance(error, WrongKeyError):
+            raise error
 
 
 def _usual_node(disk: Path, number: int) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from installer_plugin.block.base import Key
 from installer_plugin.block.udev import device_mapper_env, ended_with_us
-from installer_plugin.errors import BoundImagesError, ConfigError, HostError, Problem
+from installer_plugin.errors import ConfigError, HostError, Problem
 from installer_plugin.process import Command, CommandError, Runner, find_tool
 
 PASSPHRASE_LIMIT = 1 << 20
@@ -98,17 +98,29 @@ def _require_content(key_file: Path) -> None:
         raise ConfigError(Problem(subject=str(key_file), message=message, hint=KEY_HINT))
 
 
-def no_key(shown: object) -> ConfigError:
+class LockedError(ConfigError):
+    """An encrypted volume stays closed, for want of a key or of the right one."""
+
+
+class WrongKeyError(LockedError):
+    """A key was given, and opens nothing."""
+
+
+class TokenError(HostError):
+    """A volume that is bound to a TPM cannot be opened by it, here or now."""
+
+
+def no_key(shown: object) -> LockedError:
     """An encrypted volume and nothing to open it with."""
     message = "is encrypted (LUKS), and no key was given"
-    return ConfigError(Problem(subject=str(shown), message=message, hint=KEY_HINT))
+    return LockedError(Problem(subject=str(shown), message=message, hint=KEY_HINT))
 
 
-def wrong_key(device: Path, file: Path) -> ConfigError:
+def wrong_key(device: Path, file: Path) -> WrongKeyError:
     """A key that opens nothing."""
     message = f"is encrypted, and the key in {file} does not open it"
     hint = "name the file that holds its key; a passphrase belongs in --passphrase-file"
-    return ConfigError(Problem(subject=str(device), message=message, hint=hint))
+    return WrongKeyError(Problem(subject=str(device), message=message, hint=hint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +180,8 @@ class Cryptsetup:
             return frozenset()  # LUKS1 has no tokens
 
 
-def _token_error(device: Path, message: str) -> BoundImagesError:
+def _token_error(device: Path, message: str) -> TokenError:
     hint = f"open it on the machine whose TPM it is bound to, or {KEY_HINT}"
-    return HostError(
+    return TokenError(
         Problem(subject=str(device), message=f"is bound to a TPM: {message}", hint=hint)
     )

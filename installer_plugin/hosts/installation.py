@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from installer_plugin.block.base import OpenedTarget, OpenOptions
 from installer_plugin.block.journal import close_stale, opening
+from installer_plugin.block.luks import TokenError
 from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.errors import (
     BoundImagesError,
@@ -244,13 +245,13 @@ class Run:
     def proven(self, way: Way) -> tuple[VerifiedImage, ...]:
         """Read the finished target once more, whatever bootc has said.
 
-        What was proven while bootc held the target stands where it cannot be opened again, such as on
-        a disk that another machine's TPM opens.
+        What was proven while bootc held the target stands where it cannot be opened by what we were
+        given, such as a disk that another machine's TPM opens. What is wrong with the disk is an error.
         """
         request = replace(self.asked.request, target=self.asked.bootc.target, receipts=())
         try:
             return verify_target(request, self.context, self.asked.opening)
-        except (ConfigError, HostError) as error:
+        except (ConfigError, TokenError) as error:
             if way.when is not When.DURING:
                 raise
             said = f"proven while bootc held it, and could not be opened again: {error}"

@@ -128,10 +128,11 @@ def test_luks_without_a_key_says_what_to_give(type_id: str, opener: Opener, tmp_
 
 
 @backends
+@pytest.mark.parametrize("type_id", [ROOT, LINUX], ids=["marked", "unmarked"])
 def test_wrong_key_is_told_apart_from_other_failures(
-    backend: BackendChoice, opener: Opener, tmp_path: Path
+    backend: BackendChoice, type_id: str, opener: Opener, tmp_path: Path
 ) -> None:
-    image = luks_disk(tmp_path)
+    image = luks_disk(tmp_path, type_id=type_id)
     wrong = tmp_path / "wrong"
     wrong.write_text("not it\n")
     for key in (Key(passphrase_file=wrong), Key(key_file=wrong)):

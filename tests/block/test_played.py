@@ -35,7 +35,7 @@ from installer_plugin.block.journal import Journal
 from installer_plugin.block.layout import BlivetOpener
 from installer_plugin.block.loopdev import Backing, loop_config
 from installer_plugin.block.loops import attach
-from installer_plugin.block.luks import Cryptsetup, no_key
+from installer_plugin.block.luks import Cryptsetup, no_key, wrong_key
 from installer_plugin.block.lvm import LogicalVolume
 from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.block.steps import GroupStep, MappingStep
@@ -170,6 +170,30 @@ def test_locked_volume_is_only_a_problem_when_there_is_no_other_root(
         find(Reader(part(1, LUKS), part(2, "vfat")), locked, contents={})
     root, _ = find(Reader(part(1, LUKS), part(2, "ext4", label="root")), locked, contents={})
     assert root.shown == "partition 2"
+
+
+@pytest.mark.parametrize("wanted", ["", "root"])
+def test_wrong_key_is_told_where_the_root_may_be_behind_it(
+    find: Callable[..., Any], wanted: str
+) -> None:
+    opener = Opener(wrong_key(Path("/dev/vda1"), Path("/key")))
+    with pytest.raises(ConfigError, match="the key in /key does not open it"):
+        find(Reader(part(1, LUKS), part(2, "vfat")), opener, contents={}, wanted=wanted)
+    reader = Reader(part(1, LUKS), part(2, "ext4", label="root"))
+    root, _ = find(reader, opener, contents={}, wanted=wanted)
+    assert root.shown == "partition 2"
+
+
+def test_partition_that_is_not_there_is_listed_once(find: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match="has nothing called 'root'") as caught:
+        find(Reader(part(1, LUKS)), Opener(no_key("partition 1")), contents={}, wanted="root")
+    assert str(caught.value).count("partition 1") == 1
+
+
+def test_what_is_wrong_with_a_key_file_is_not_swallowed(find: Callable[..., Any]) -> None:
+    broken = Opener(ConfigError.of("/key", "cannot be read: Permission denied"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find(Reader(part(1, LUKS), part(2, "vfat")), broken, contents={})
 
 
 # --- lvm ---------------------------------------------------------------------------------------

@@ -138,6 +138,20 @@ def test_finished_target_is_read_once_more(scene: Scene, tmp_path: Path) -> None
         run(("umount", point))
 
 
+def test_disk_that_cannot_be_read_any_more_is_no_success(scene: Scene, tmp_path: Path) -> None:
+    """In the way during bootc's copying all of it was proven; that the disk is gone counts more."""
+    wrapper = tmp_path / "bin/bootc"
+    wrapper.parent.mkdir()
+    wrapper.write_text(
+        f'#!/bin/sh\n{STANDIN}/bootc "$@" || exit\n'
+        'case "$*" in *--help*|*--version*) exit ;; esac\n'
+        'for last; do :; done\nwipefs --all --force --quiet "$last"\n'
+    )
+    wrapper.chmod(0o755)
+    done = scene.install(env={"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}, ok=7)
+    assert "way in: during" in done.stderr
+
+
 # --- the shim --------------------------------------------------------------------------------
 
 RECORDER = """\
