@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from installer_plugin.block.capacity import DiskLayout, DiskNeed, device_bytes, disk_problems
@@ -16,7 +17,7 @@ from installer_plugin.storage.local import LocalStores
 from installer_plugin.storage.space import missing_layers, need_of
 
 CONTAINER_ENVIRONMENT = Path("run/.containerenv")
-"""Below ``/`` of a container; names its image, which is what bootc installs."""
+"""Below ``/`` of a container; names its image, which is what bootc installs, if it is privileged."""
 _IMAGE = re.compile(r'^image="(.+)"$', re.MULTILINE)
 
 
@@ -52,10 +53,20 @@ def system_bytes(request: Request, context: Context) -> int | None:
     DataError, CommandError and OSError.
     """
     if request.source == "/":
-        image = _image_of_container(context.system)
-        return _stored_bytes(image, request, context) if image else None
+        note = _note_of_container(context.system)
+        if note is None:
+            return None  # a machine's root, which is no image
+        named = _IMAGE.search(note)
+        stored = _stored_bytes(named[1], request, context) if named else None
+        here = replace(request, source=str(context.system))
+        return _measured(here, context) if stored is None else stored
     if request.source.startswith(IMAGE_PREFIX):
         return _stored_bytes(request.source.removeprefix(IMAGE_PREFIX), request, context)
+    return _measured(request, context)
+
+
+def _measured(request: Request, context: Context) -> int:
+    """What the files of the root take, without what is mounted in it."""
     with open_root(request, context) as root, root.directory("/") as fd:
         # Others see our descriptor there, and through it a mount that they do not have.
         path = f"/proc/{os.getpid()}/fd/{fd}/."
@@ -64,13 +75,12 @@ def system_bytes(request: Request, context: Context) -> int | None:
     return int(said.split()[0])
 
 
-def _image_of_container(system: Path) -> str | None:
+def _note_of_container(system: Path) -> str | None:
+    """What podman has written about the container whose root *system* is; None outside of one."""
     try:
-        text = (system / CONTAINER_ENVIRONMENT).read_text()
-    except (OSError, UnicodeDecodeError):
+        return (system / CONTAINER_ENVIRONMENT).read_text(errors="replace")
+    except OSError:
         return None
-    found = _IMAGE.search(text)
-    return found[1] if found else None
 
 
 def _stored_bytes(reference: str, request: Request, context: Context) -> int | None:
