@@ -93,7 +93,7 @@ class Finder:
         if not disk.partitions:
             return (roots.volume_of_disk(disk),)
         return tuple(
-            roots.volume_of(partition, _usual_node(self.disk, partition.number))
+            roots.volume_of(partition, usual_node(self.disk, partition.number))
             for partition in disk.partitions
         )
 
@@ -246,7 +246,7 @@ def _raise_wrong_key(locked: Sequence[LockedError]) -> None:
             raise error
 
 
-def _usual_node(disk: Path, number: int) -> Path:
+def usual_node(disk: Path, number: int) -> Path:
     """What the kernel calls a partition; it need not be there."""
     separator = "p" if disk.name[-1].isdigit() else ""
     return disk.with_name(f"{disk.name}{separator}{number}")

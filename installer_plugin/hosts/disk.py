@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from installer_plugin.block.base import ROOT_NAME, OpenOptions
+from installer_plugin.block.finding import usual_node
 from installer_plugin.block.imageformat import require_raw
 from installer_plugin.block.luks import require_key
 from installer_plugin.block.usage import require_free, require_unattached
@@ -17,6 +18,8 @@ from installer_plugin.hosts.bootc_args import BootcInstall, Verb
 from installer_plugin.process import CommandError, Runner
 
 SYSFS = Path("/sys/dev/block")
+MAX_PARTITIONS = 4
+"""Boot code, EFI system partition, boot, root (bootc ``crates/lib/src/install/baseline.rs``)."""
 _HINTS_MISSING = {
     Verb.TO_DISK: "see lsblk for the disks of this machine",
     Verb.TO_FILESYSTEM: "mount the file system there, or name where it is mounted",
@@ -70,11 +73,13 @@ def require_opening(install: BootcInstall, opening: OpenOptions) -> None:
 
 
 def _may_be_root(install: BootcInstall, wanted: str) -> bool:
-    if wanted in ("", ROOT_NAME) or wanted.isdecimal():
-        return True
-    disk = install.target
-    own = not install.via_loopback and wanted.startswith((str(disk), disk.name))
-    return own and wanted[-1].isdecimal()
+    """Whether the root can be called so, by the names that opening the disk knows."""
+    numbers = range(1, MAX_PARTITIONS + 1)
+    names = {"", ROOT_NAME, *map(str, numbers)}
+    if not install.via_loopback:
+        nodes = [usual_node(install.target.resolve(), number) for number in numbers]
+        names |= {name for node in nodes for name in (str(node), node.name)}
+    return wanted in names
 
 
 def _require_image(target: Path, seen: os.stat_result, runner: Runner) -> None:

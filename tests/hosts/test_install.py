@@ -168,7 +168,7 @@ def test_result_as_json(scene: Scene) -> None:
 def test_what_bootc_held_is_proven_though_the_disk_cannot_be_opened_again(scene: Scene) -> None:
     """As with a disk that another machine's TPM opens; after bootc it would be an error."""
     bind(scene.container, APP)
-    own = ("--root-partition=9",)
+    own = ("--root-partition=4",)
     done = scene.install(own=own)
     assert "proven while bootc held it, and could not be opened again" in done.stderr
     assert "1 image verified" in done.stdout

@@ -187,6 +187,7 @@ def test_dry_run_finds_what_is_missing(full: Scene) -> None:
 UNFIT = {
     "name": (("--root-partition=data",), "nothing on {disk} will be called 'data'"),
     "device": (("--root-partition=/dev/sda3",), "nothing on {disk} will be called '/dev/sda3'"),
+    "number": (("--root-partition=9",), "nothing on {disk} will be called '9'"),
     "no key": (("--key-file", "/absent"), "/absent: is no file, expected one with a key"),
     "no regular file": (("--passphrase-file", "/dev/zero"), "/dev/zero: is no file"),
     "empty key": (("--key-file", "{empty}"), "{empty}: is empty, expected a key"),
