@@ -131,7 +131,8 @@ def test_damaged_source_does_not_boot(bound_os: Path, stage: Scene, stores: Path
     """a layer of the source is damaged: the installation fails, nothing boots"""
     base = stores / "damaged"
     store = build_apps(make_store(base), base)
-    flip_a_byte(next((store.root / "overlay").glob("*/diff/content")))
+    contents = (store.root / "overlay").glob("*/diff/content")
+    flip_a_byte(next(file for file in contents if WEB in file.read_text()))
     disk = stage.new_disk()
     done = stage.with_store(store).install(bound_os, disk, ok=VERIFICATION_FAILED)
     assert "/content" in done.stderr

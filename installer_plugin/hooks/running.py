@@ -20,6 +20,7 @@ from installer_plugin.errors import (
     Problem,
 )
 from installer_plugin.events import Events
+from installer_plugin.hooks.argv import hook_argv
 from installer_plugin.hooks.directories import entry_problems
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, Planned, require_allowed
@@ -213,11 +214,12 @@ def _run_hook(hook: Planned, file: Path, around: Surroundings) -> None:
 
 
 def _command(hook: Planned, file: Path, around: Surroundings) -> Command:
-    env = dict(around.facts().variables(hook.phase))
+    facts = around.facts()
+    env = dict(facts.variables(hook.phase))
     if epoch := around.env.get("SOURCE_DATE_EPOCH"):
         env["SOURCE_DATE_EPOCH"] = epoch
     return Command(
-        argv=(str(file), hook.phase),
+        argv=hook_argv(hook, file, facts.target),
         purpose=f"run the {hook.phase} hook {hook.name}",
         env=env,
         cwd=Path("/"),

@@ -107,12 +107,20 @@ class Run:
     @contextmanager
     def target_forgotten(self) -> Iterator[None]:
         """Tell cleanup hooks of no target that is mounted no more."""
-        target = self.asked.bootc.target
         try:
             yield
-        finally:
-            there = target if target.is_dir() else None
-            self.state.write_request(replace(self.asked.request, target=there))
+        except BaseException:
+            try:
+                self._forget_target()
+            except BoundImagesError as error:  # what has failed before is what the user must know
+                self.context.events.warn(STAGE, str(error))
+            raise
+        self._forget_target()
+
+    def _forget_target(self) -> None:
+        target = self.asked.bootc.target
+        there = target if target.is_dir() else None
+        self.state.write_request(replace(self.asked.request, target=there))
 
     def prepare(self) -> None:
         """Run the phase in which the target is untouched; what is wrong is told all at once."""

@@ -46,6 +46,22 @@ def test_failing_hook_fails_the_installation(hooked: Scene, *, inside: bool) -> 
 
 
 @WAYS
+def test_hook_that_takes_our_notes_away_hides_nothing(hooked: Scene, *, inside: bool) -> None:
+    hooked.hooks("40-mine", 'rm -r "$BOUND_IMAGES_STATE"; exit 1')
+    done = hooked.install(inside=inside, ok=7)
+    assert "error: post-install hook 40-mine (" in done.stderr
+    assert_held_back(hooked, "40-mine")
+
+
+@WAYS
+def test_hook_cannot_change_what_is_proven(hooked: Scene, *, inside: bool) -> None:
+    hooked.hooks("55-mine", 'touch "$BOUND_IMAGES_TARGET/changed"', phase=Phase.VERIFY)
+    done = hooked.install(inside=inside, ok=7)
+    assert "Read-only file system" in done.stderr
+    assert_held_back(hooked, "55-mine")
+
+
+@WAYS
 def test_hanging_hook_is_ended_with_all_it_started(hooked: Scene, *, inside: bool) -> None:
     pid = hooked.directory / "pid"
     hooked.hooks("40-mine", f"sleep 600 & echo $! >{pid}; wait")

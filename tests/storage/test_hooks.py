@@ -149,6 +149,45 @@ def test_hook_gets_phase_place_variables_and_state(
     assert (out / "stdin").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize(
+    ("phase", "name", "writes"),
+    [
+        (Phase.POST_INSTALL, "60-x", True),
+        (Phase.VERIFY, "55-x", False),
+        (Phase.VERIFY, "70-x", False),
+        (Phase.VERIFY, "60-record", True),
+    ],
+    ids=str,
+)
+def test_target_is_read_only_for_hooks_that_look_at_what_is_proven(
+    hooked: Hooked, tmp_path: Path, phase: Phase, name: str, *, writes: bool
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "there").write_text("seen\n")
+    script = 'cat "$BOUND_IMAGES_TARGET/there"; touch "$BOUND_IMAGES_TARGET/new"; echo $?'
+    hooked(name, script, phase=phase)
+    around = hooked.around(facts=Facts(state_dir=Path("/state"), target=target))
+    run_phase(hooked.plan(phase), hooked.stages(phase), around)
+    seen, *_, code = hooked.said.by(name)
+    assert seen == "seen"
+    assert (target / "new").exists() == writes == (code == "0")
+
+
+def test_hanging_hook_that_sees_a_read_only_target_is_ended(hooked: Hooked, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    hooked("55-x", f"sleep 600 & echo $! >{pid}; wait", phase=Phase.VERIFY)
+    facts = Facts(state_dir=Path("/state"), target=tmp_path / "target")
+    (tmp_path / "target").mkdir()
+    with pytest.raises(HostError, match="did not end within"):
+        run_phase(
+            hooked.plan(Phase.VERIFY),
+            hooked.stages(Phase.VERIFY),
+            hooked.around(facts=facts, timeout=1),
+        )
+    assert not lives(int(pid.read_text()))
+
+
 def test_what_is_not_known_yet_is_empty(hooked: Hooked) -> None:
     hooked("60-x", 'set -u; echo "<$BOUND_IMAGES_TARGET$BOUND_IMAGES_STORE$BOUND_IMAGES_DISK>"')
     _run(hooked)
