@@ -30,6 +30,8 @@ from installer_plugin.errors import (
     VerificationError,
     joined,
 )
+from installer_plugin.files.atomic import replace_file
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.lockfile import LockedImage, dump_lock, lock_images, parse_lock
 from installer_plugin.model import (
     CopiedImage,
@@ -50,7 +52,6 @@ from installer_plugin.request import (
     read_named,
     retelling,
 )
-from installer_plugin.rootfs import Rootfs
 from installer_plugin.stages.copy import CopyOptions, copy
 from installer_plugin.stages.discover import LINKS, Discovered, discover, require_sound
 from installer_plugin.stages.label import label, verify_labels
@@ -73,7 +74,6 @@ from installer_plugin.storage.engines import (
     select_engines,
 )
 from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.naming import replace_file
 from installer_plugin.storage.policy import load_policy
 from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.sources import Sources

@@ -18,9 +18,10 @@ from installer_plugin.errors import (
     PreflightError,
 )
 from installer_plugin.events import Event, Events, Step, Warned
+from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.process import Runner
 from installer_plugin.reference import parse_reference
-from installer_plugin.rootfs import Rootfs
 from installer_plugin.storage.conf import (
     RegistriesConf,
     load_registries_conf,
@@ -32,7 +33,6 @@ from installer_plugin.storage.fetched import TRANSPORTS, fetch_image
 from installer_plugin.storage.local import LocalStores, open_local_stores
 from installer_plugin.storage.mounted import mounted_layers
 from installer_plugin.storage.records import LayerRecord
-from installer_plugin.storage.scratch import scratch_directory
 from installer_plugin.storage.sources import Sources, open_sources, parse_source_spec
 from installer_plugin.storage.target import Backend
 

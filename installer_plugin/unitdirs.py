@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from errno import ENOENT
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import Rootfs, printable
 from installer_plugin.quadlet import (
     UNIT_DIRECTORIES,
     USER_UNITS,
     QuadletUnit,
     drop_in_directories,
 )
-from installer_plugin.rootfs import Rootfs, printable
 from installer_plugin.unitfile import Unit, parse_unit
 
 MASK = "/dev/null"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
-from installer_plugin.rootfs import Rootfs
 from installer_plugin.storage.crc64 import Crc64
 from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
 from tests.crafted import Entry, layer_tar

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from installer_plugin.errors import ConfigError, Problem
-from installer_plugin.rootfs import Rootfs
+from installer_plugin.files.rootfs import Rootfs
 
 TOP = ""
 """The subvolume that contains all others."""

@@ -12,9 +12,9 @@ import click
 from installer_plugin.cli.options import DIRECTORY, Given, speech
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.errors import HostError
+from installer_plugin.files.rootfs import printable
 from installer_plugin.hooks.directories import hook_directories
 from installer_plugin.hooks.plan import BUILT_IN, PhasePlan, Planned, plans, require_allowed
-from installer_plugin.rootfs import printable
 from installer_plugin.stages import report
 
 

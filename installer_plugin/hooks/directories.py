@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import Problem
+from installer_plugin.files.rootfs import printable
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hooks.security import directory_problems, file_problems, mask_problems
-from installer_plugin.rootfs import printable
 
 PLACES = ("etc", "run", "usr/local/lib", "usr/lib")
 """By precedence, as systemd orders its configuration."""

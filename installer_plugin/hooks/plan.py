@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import HostError, Problem
+from installer_plugin.files.rootfs import printable
 from installer_plugin.hooks.directories import Entry, Listing, list_phase
 from installer_plugin.hooks.phases import OUR_STAGES, VERIFY_STAGE, Phase
-from installer_plugin.rootfs import printable
 
 BUILT_IN = "built in"
 UNSAFE_OPTION = "--unsafe-skip-verify"

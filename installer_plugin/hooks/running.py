@@ -20,13 +20,13 @@ from installer_plugin.errors import (
     Problem,
 )
 from installer_plugin.events import Events
+from installer_plugin.files.rootfs import printable
 from installer_plugin.hooks.argv import hook_argv
 from installer_plugin.hooks.directories import entry_problems
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, Planned, require_allowed
 from installer_plugin.interrupt import SIGNALS
 from installer_plugin.process import STDERR_TAIL_LINES, Command, CommandError, Runner
-from installer_plugin.rootfs import printable
 
 Known = TypeVar("Known")
 STAGE = "hooks"

@@ -8,7 +8,7 @@ from os import stat_result
 from pathlib import Path
 
 from installer_plugin.errors import Problem
-from installer_plugin.rootfs import file_type, printable
+from installer_plugin.files.rootfs import file_type, printable
 
 ROOT = 0
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from installer_plugin.errors import InterruptedBySignal
 from installer_plugin.events import Events
-from installer_plugin.rootfs import Rootfs
-from installer_plugin.storage.naming import sync_directory
+from installer_plugin.files.atomic import sync_directory
+from installer_plugin.files.rootfs import Rootfs
 
 Entries = frozenset[tuple[str, int, int]]
 """Boot entries: path below the file system they were looked for in, bytes, time of the last change.

@@ -18,6 +18,7 @@ from installer_plugin.errors import (
     PreflightError,
     Problem,
 )
+from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, skip_spelling
 from installer_plugin.hosts.finalize import finalize_commands
@@ -30,7 +31,6 @@ from installer_plugin.request import Context, Request
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.staged.paths import with_absolute_paths
 from installer_plugin.storage.fetched import TRANSPORTS
-from installer_plugin.storage.scratch import scratch_directory
 
 BOOTC = "bootc"
 HELD_BACK = "set aside: the boot entries that bootc has written"

@@ -27,6 +27,7 @@ from installer_plugin.errors import (
     InterruptedBySignal,
     Problem,
 )
+from installer_plugin.files.atomic import replace_file
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.boot_entries import Entries, held_back
 from installer_plugin.hosts.guard import over
@@ -39,7 +40,6 @@ from installer_plugin.procstat import find_process
 from installer_plugin.request import Context
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.stages.report import problem_json
-from installer_plugin.storage.naming import replace_file
 
 PROGRAM = "installer_plugin.hosts.shim"
 ALIAS = "/run/bootc/storage"

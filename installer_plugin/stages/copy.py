@@ -11,6 +11,7 @@ from pathlib import Path
 
 from installer_plugin.errors import CopyError, DataError, Problem, is_full
 from installer_plugin.events import Events, iec
+from installer_plugin.files.scratch import remove_stale, scratch_directory
 from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests, Place
@@ -19,7 +20,6 @@ from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.local import stored_manifests
 from installer_plugin.storage.naming import Completion, complete_image
 from installer_plugin.storage.repair import remove_unfinished
-from installer_plugin.storage.scratch import remove_stale, scratch_directory
 from installer_plugin.storage.space import (
     MissingLayers,
     choose_scratch,

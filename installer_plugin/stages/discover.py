@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from installer_plugin.bootc_reader import read_as_bootc
 from installer_plugin.errors import DataError, Problem, SourceImageError
+from installer_plugin.files.rootfs import Rootfs, printable
 from installer_plugin.lint import Declaration, lint, stored_name, well_formed
 from installer_plugin.model import BoundImage, Location, UnitKind
 from installer_plugin.quadlet import (
@@ -21,7 +22,6 @@ from installer_plugin.quadlet import (
     setting,
 )
 from installer_plugin.reference import parse_reference, split_transport
-from installer_plugin.rootfs import Rootfs, printable
 from installer_plugin.unitdirs import UnitDirectories
 
 LINKS = "usr/lib/bootc/bound-images.d"

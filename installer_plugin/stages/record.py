@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from installer_plugin.errors import ConfigError, CopyError, Problem, is_full
+from installer_plugin.files.atomic import replace_file, sync_directory
+from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.model import CopiedImage, VerifiedImage
 from installer_plugin.receipt import Receipt, dump_receipt
-from installer_plugin.storage.naming import replace_file, sync_directory
-from installer_plugin.storage.scratch import scratch_directory
 from installer_plugin.storage.space import room_hint
 
 HINT = "make the place writable and run the command again"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from installer_plugin.rootfs import file_type
+from installer_plugin.files.rootfs import file_type
 from installer_plugin.storage import tarheader
 from installer_plugin.storage.tarheader import Header
 

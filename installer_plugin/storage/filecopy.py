@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from installer_plugin.rootfs import Closing
+from installer_plugin.files.rootfs import Closing
 from installer_plugin.storage.pieces import LARGE, PieceReader, bypass_cache, write_all
 
 LABEL = "security.selinux"

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import READ_FLAGS, Rootfs
+from installer_plugin.files.rootfs import READ_FLAGS, Rootfs
 
 READ_AHEAD = 1 << 20
 """Bytes of a file that are asked for at once; the kernel's own reading ahead does the rest."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import Closing, Rootfs
+from installer_plugin.files.rootfs import Closing, Rootfs
 from installer_plugin.storage import locks
 from installer_plugin.storage.records import (
     ImageRecord,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from installer_plugin.rootfs import Rootfs
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
 from installer_plugin.storage.treecopy import copy_tree
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
-from installer_plugin.rootfs import Rootfs
 from installer_plugin.storage.crc64 import Crc64
 from installer_plugin.storage.defects import Defect, Defects
 from installer_plugin.storage.freshness import forget

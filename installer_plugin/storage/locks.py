@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from installer_plugin.rootfs import READ_FLAGS
+from installer_plugin.files.rootfs import READ_FLAGS
 
 LAYERS_LOCK = "overlay-layers/layers.lock"
 IMAGES_LOCK = "overlay-images/images.lock"

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import file_type
+from installer_plugin.files.rootfs import file_type
 from installer_plugin.storage import tarheader
 from installer_plugin.storage.attributes import (
     OPAQUE,

@@ -6,12 +6,12 @@ that is pinned by digest (container-libs#197). The record is therefore completed
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.atomic import replace_file
 from installer_plugin.model import ImageId, ManifestDigest
 from installer_plugin.storage import locks
 from installer_plugin.storage.base import Manifests
@@ -85,35 +85,3 @@ def _write_manifests(folder: Path, manifests: Manifests) -> None:
         path = folder / big_data_file_name(_manifest_key(digest))
         if not path.exists():
             replace_file(path, content)
-
-
-def replace_file(
-    path: Path, content: bytes, *, mode: int = 0o600, staging: Path | None = None
-) -> None:
-    """Put *content* at *path* so that a crash leaves the old file or the new one, whole.
-
-    It is written in *staging*, on the same file system, or beside *path*.
-    """
-    temporary = (staging or path.parent) / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        temporary.unlink(missing_ok=True)  # of a killed run whose process ID has come round again
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Have the names in the directory *path* on the disk: a power cut may be next."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

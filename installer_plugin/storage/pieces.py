@@ -13,7 +13,7 @@ import os
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
-from installer_plugin.rootfs import Closing
+from installer_plugin.files.rootfs import Closing
 
 LARGE = 4 << 20
 """Bytes from which on a file is worth it."""

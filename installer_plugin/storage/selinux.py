@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process import Command, Runner, private_mounts_argv
-from installer_plugin.rootfs import Rootfs
 
 SETFILES = "setfiles"
 SETFILES_HINT = "install policycoreutils, which has setfiles"

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import file_type
 from installer_plugin.model import ResolvedImage
-from installer_plugin.rootfs import file_type
 from installer_plugin.storage import locks
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.commit import SourceImage, StoredLayer

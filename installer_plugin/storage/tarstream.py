@@ -15,8 +15,8 @@ from contextlib import closing
 from typing import NamedTuple
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import Closing
 from installer_plugin.model import DiffId
-from installer_plugin.rootfs import Closing
 from installer_plugin.storage.freshness import expect
 from installer_plugin.storage.pieces import LARGE, PieceReader, bypass_cache
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import MAX_LINKS, Closing, printable
+from installer_plugin.files.rootfs import MAX_LINKS, Closing, printable
 from installer_plugin.storage.freshness import forget, open_untouched
 
 OPEN_FOLDERS = 64

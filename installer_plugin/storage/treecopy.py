@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from installer_plugin.errors import DataError, is_full
-from installer_plugin.rootfs import Closing
+from installer_plugin.files.rootfs import Closing
 from installer_plugin.storage.filecopy import ContentCopy, Moved, copy_xattrs
 from installer_plugin.storage.freshness import expect, open_untouched
 from installer_plugin.storage.tree import joined, shown

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.storage.scratch import PREFIX
+from installer_plugin.files.scratch import PREFIX
 from tests.commands import CommandError, run
 from tests.disks import LoopFs
 from tests.faults.conftest import Jobs

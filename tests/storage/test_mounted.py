@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.files.scratch import PREFIX
 from installer_plugin.process import Runner
-from installer_plugin.rootfs import Rootfs
 from installer_plugin.stages.discover import discover
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.local import open_local_stores
 from installer_plugin.storage.mounted import mounted_layers
 from installer_plugin.storage.records import LayerRecord
-from installer_plugin.storage.scratch import PREFIX
 from tests.commands import run, unshared
 from tests.sources import SourceRootBuilder
 from tests.stores import Store, make_store

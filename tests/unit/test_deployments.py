@@ -12,9 +12,9 @@ from installer_plugin.deployments import (
     merged,
     open_deployment,
 )
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.lockfile import lock_images
 from installer_plugin.model import Expected, ImageId
-from installer_plugin.rootfs import Rootfs
 from tests.values import bound, digest, hexa, resolved
 
 A, B = ImageId(hexa("a")), ImageId(hexa("b"))

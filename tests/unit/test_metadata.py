@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
-from installer_plugin.rootfs import Rootfs
 from installer_plugin.storage import defects as defects_module
 from installer_plugin.storage.layerproof import LayerClaim, prove_layer
 from tests.crafted import LOWER, UPPER, Entry, layer_tar

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from installer_plugin.errors import DataError
-from installer_plugin.rootfs import MAX_LINKS, Rootfs, file_type, open_regular, printable
+from installer_plugin.files.rootfs import MAX_LINKS, Rootfs, file_type, open_regular, printable
 
 
 @pytest.fixture

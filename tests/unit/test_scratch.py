@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.storage.scratch import PREFIX, remove_stale, scratch_directory
+from installer_plugin.files.scratch import PREFIX, remove_stale, scratch_directory
 
 HOLD = (
     "import sys, pathlib\n"
-    "from installer_plugin.storage.scratch import scratch_directory\n"
+    "from installer_plugin.files.scratch import scratch_directory\n"
     "with scratch_directory(pathlib.Path(sys.argv[1])) as path:\n"
     "    (path / 'deep/er').mkdir(parents=True)\n"
     "    print(path, flush=True)\n"
