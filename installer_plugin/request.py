@@ -20,7 +20,7 @@ from installer_plugin.errors import (
 from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.files.scratch import scratch_directory
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.reference import parse_reference
 from installer_plugin.storage.conf import (
     RegistriesConf,

@@ -10,7 +10,7 @@ from installer_plugin.hooks.directories import FOLDER, hook_directories
 from installer_plugin.hooks.phases import OUR_STAGES, Phase
 from installer_plugin.hooks.plan import PhasePlan, plan
 from installer_plugin.hooks.running import Facts, Surroundings
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 
 
 @dataclass

@@ -20,7 +20,7 @@ from installer_plugin.block.probe import ProbeReader
 from installer_plugin.block.udev import UdevReader, pyudev_missing, udevd_runs
 from installer_plugin.errors import DataError, HostError, Problem
 from installer_plugin.events import Events
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 
 STAGE = "disk"
 

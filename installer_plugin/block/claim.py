@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from installer_plugin.procstat import lives
+from installer_plugin.process.procfs import lives
 
 PATIENCE_SECONDS = 5.0
 """How long a dead owner's lock may last: a child that was becoming another program has it still."""

@@ -35,7 +35,7 @@ from installer_plugin.block.steps import (
     set_read_only,
 )
 from installer_plugin.block.subvolumes import TOP, choose_subvolume, holds_system, subvolume_option
-from installer_plugin.process import Command
+from installer_plugin.process.runner import Command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from installer_plugin.errors import (
     InterruptedBySignal,
     Problem,
 )
-from installer_plugin.process import CommandError, Runner
+from installer_plugin.process.runner import CommandError, Runner
 
 PREFIX = "target-"
 STEPS = "steps"

@@ -13,7 +13,7 @@ from installer_plugin.block.journal import Journal
 from installer_plugin.block.loopdev import SECTOR, Backing, configure, free_number
 from installer_plugin.block.steps import NODES_PREFIX, LoopStep, NodeStep
 from installer_plugin.errors import HostError, Problem
-from installer_plugin.process import Command, CommandError
+from installer_plugin.process.runner import Command, CommandError
 
 SYSFS = Path("/sys")
 DEV = Path("/dev")

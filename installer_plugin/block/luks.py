@@ -9,7 +9,7 @@ from pathlib import Path
 from installer_plugin.block.base import Key
 from installer_plugin.block.udev import device_mapper_env, ended_with_us
 from installer_plugin.errors import ConfigError, HostError, Problem
-from installer_plugin.process import Command, CommandError, Runner, find_tool
+from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
 
 PASSPHRASE_LIMIT = 1 << 20
 """Bytes of a passphrase file; cryptsetup takes no longer ones."""

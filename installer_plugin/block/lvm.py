@@ -9,7 +9,7 @@ from pathlib import Path
 
 from installer_plugin.block.udev import device_mapper_env, ended_with_us
 from installer_plugin.errors import DataError, HostError
-from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

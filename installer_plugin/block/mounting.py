@@ -25,7 +25,7 @@ from installer_plugin.block.subvolumes import subvolume_option
 from installer_plugin.block.usage import require_free, require_unattached
 from installer_plugin.errors import BoundImagesError, DataError, HostError, Problem
 from installer_plugin.events import Events
-from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from installer_plugin.block.mounting import Opening
 from installer_plugin.block.namespace import own_mounts
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
 from installer_plugin.events import Events
-from installer_plugin.process import CommandError, Runner
+from installer_plugin.process.runner import CommandError, Runner
 
 KINDS = "expected a directory, a disk, a partition or a raw disk image"
 Opened = TypeVar("Opened")

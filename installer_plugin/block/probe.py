@@ -12,7 +12,7 @@ from typing import Any
 
 from installer_plugin.block.base import Partition, Signature, TargetDisk
 from installer_plugin.errors import DataError
-from installer_plugin.process import Command, Runner
+from installer_plugin.process.runner import Command, Runner
 
 BLKID_NOTHING = 2
 """blkid's exit code for a device without any signature that it knows."""

@@ -19,7 +19,7 @@ from installer_plugin.block.mounts import mounted_at, umount_argv
 from installer_plugin.block.probe import list_loops
 from installer_plugin.block.udev import device_mapper_env
 from installer_plugin.errors import DataError
-from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 
 PATIENCE_SECONDS = 10.0
 """How long a device may stay busy: udevd looks at devices that were just written."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from installer_plugin.block.base import Partition, Signature, TargetDisk
 from installer_plugin.block.probe import ProbeReader
 from installer_plugin.errors import DataError
-from installer_plugin.process import Command, Runner
+from installer_plugin.process.runner import Command, Runner
 
 WAIT_SECONDS = 30
 CONTROL = Path("/run/udev/control")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from installer_plugin.block.probe import BlockNode, list_loops, lsblk_argv, parse_lsblk
 from installer_plugin.errors import HostError, Problem
-from installer_plugin.process import Command, Runner
+from installer_plugin.process.runner import Command, Runner
 
 SWAP = "[SWAP]"
 

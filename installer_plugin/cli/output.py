@@ -12,9 +12,9 @@ import click
 
 from installer_plugin.errors import BoundImagesError, ExitCode, InterruptedBySignal
 from installer_plugin.events import Events, JsonLinesSink, Sink, sink_for
-from installer_plugin.interrupt import interruptible
 from installer_plugin.model import Finding
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
+from installer_plugin.process.signals import interruptible
 from installer_plugin.request import Context
 from installer_plugin.stages import report
 

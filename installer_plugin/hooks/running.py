@@ -25,8 +25,8 @@ from installer_plugin.hooks.argv import hook_argv
 from installer_plugin.hooks.directories import entry_problems
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, Planned, require_allowed
-from installer_plugin.interrupt import SIGNALS
-from installer_plugin.process import STDERR_TAIL_LINES, Command, CommandError, Runner
+from installer_plugin.process.runner import STDERR_TAIL_LINES, Command, CommandError, Runner
+from installer_plugin.process.signals import SIGNALS
 
 Known = TypeVar("Known")
 STAGE = "hooks"

@@ -26,7 +26,7 @@ from installer_plugin.hosts.installation import Found, InstallRequest, Run, with
 from installer_plugin.hosts.phases import Phases
 from installer_plugin.hosts.way import Way, When
 from installer_plugin.model import VerifiedImage
-from installer_plugin.process import Command, CommandError, find_tool
+from installer_plugin.process.runner import Command, CommandError, find_tool
 from installer_plugin.request import Context, Request
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.staged.paths import with_absolute_paths

@@ -15,7 +15,7 @@ from installer_plugin.block.luks import require_key
 from installer_plugin.block.usage import require_free, require_unattached
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
 from installer_plugin.hosts.bootc_args import BootcInstall, Verb
-from installer_plugin.process import CommandError, Runner
+from installer_plugin.process.runner import CommandError, Runner
 
 SYSFS = Path("/sys/dev/block")
 MAX_PARTITIONS = 4

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from installer_plugin.process import Command, Runner
+from installer_plugin.process.runner import Command, Runner
 
 BOOT = "boot"
 FREEZE = 'trap : TERM; fsfreeze -f "$1"; code=$?; fsfreeze -u "$1" || code=$?; exit "$code"'

@@ -29,7 +29,7 @@ from installer_plugin.errors import (
 from installer_plugin.events import Events
 from installer_plugin.hosts.boot_entries import STAGE, reason_of
 from installer_plugin.hosts.unproven import Unproven
-from installer_plugin.process import (
+from installer_plugin.process.runner import (
     LOCK,
     Command,
     CommandError,

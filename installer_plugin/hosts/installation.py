@@ -41,7 +41,7 @@ from installer_plugin.hosts.unproven import Unproven
 from installer_plugin.hosts.way import Way, When, choose_way
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.pipeline import check, verify_target
-from installer_plugin.process import Command, CommandError
+from installer_plugin.process.runner import Command, CommandError
 from installer_plugin.request import Context, Request, configured
 from installer_plugin.staged import codec
 from installer_plugin.staged.directory import Stage, StateDirectory

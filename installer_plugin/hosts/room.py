@@ -11,7 +11,7 @@ from installer_plugin.block.capacity import DiskLayout, DiskNeed, device_bytes, 
 from installer_plugin.errors import Problem
 from installer_plugin.hosts.bootc_args import BootcInstall, Verb
 from installer_plugin.model import ResolvedImage
-from installer_plugin.process import Command
+from installer_plugin.process.runner import Command
 from installer_plugin.request import IMAGE_PREFIX, Context, Request, open_root, open_stores
 from installer_plugin.storage.local import LocalStores
 from installer_plugin.storage.space import missing_layers, need_of

@@ -34,9 +34,9 @@ from installer_plugin.hosts.guard import over
 from installer_plugin.hosts.mountinfo import parse_mountinfo, roots_of_store
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import written_to
-from installer_plugin.interrupt import interruptible
-from installer_plugin.process import CommandError, Runner, our_program_argv
-from installer_plugin.procstat import find_process
+from installer_plugin.process.procfs import find_process
+from installer_plugin.process.runner import CommandError, Runner, our_program_argv
+from installer_plugin.process.signals import interruptible
 from installer_plugin.request import Context
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.stages.report import problem_json

@@ -15,7 +15,7 @@ from installer_plugin.events import Events
 from installer_plugin.hosts.before import Before
 from installer_plugin.hosts.boot_entries import set_aside
 from installer_plugin.hosts.finalize import writable
-from installer_plugin.process import Command, Runner
+from installer_plugin.process.runner import Command, Runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

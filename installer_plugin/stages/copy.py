@@ -13,7 +13,7 @@ from installer_plugin.errors import CopyError, DataError, Problem, is_full
 from installer_plugin.events import Events, iec
 from installer_plugin.files.scratch import remove_stale, scratch_directory
 from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
-from installer_plugin.process import CommandError, Runner
+from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests, Place
 from installer_plugin.storage.engines import Selected
 from installer_plugin.storage.graphroot import GraphRoot

@@ -12,7 +12,7 @@ from pathlib import Path
 from installer_plugin.errors import CopyError, DataError, Problem, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.files.scratch import scratch_directory
-from installer_plugin.process import CommandError, Runner, find_tool
+from installer_plugin.process.runner import CommandError, Runner, find_tool
 from installer_plugin.storage.selinux import (
     SETFILES,
     SETFILES_HINT,

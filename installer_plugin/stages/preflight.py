@@ -20,7 +20,7 @@ from installer_plugin.model import (
     Severity,
     SourceKind,
 )
-from installer_plugin.process import Command, CommandError, Runner, find_tool
+from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
 from installer_plugin.reference import parse_reference
 from installer_plugin.storage.consistency import store_problems
 from installer_plugin.storage.engines import Selected, required_tools

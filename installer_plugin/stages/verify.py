@@ -28,7 +28,7 @@ from typing import cast
 from installer_plugin.errors import DataError, Problem, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import Expected, ImageId, VerifiedImage
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.consistency import layer_problems, opening_problems, short
 from installer_plugin.storage.crew import do_jobs
 from installer_plugin.storage.freshness import forget_files

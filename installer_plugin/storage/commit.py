@@ -15,7 +15,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.atomic import replace_file
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage import locks
 from installer_plugin.storage.consistency import LINK_ID, SMALL_FILE
 from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, GraphRoot

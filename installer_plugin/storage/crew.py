@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from installer_plugin.process import (
+from installer_plugin.process.runner import (
     Command,
     CommandError,
     Runner,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError, is_full
 from installer_plugin.model import ResolvedImage
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.crew import do_jobs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Engine
 from installer_plugin.storage.direct import DirectEngine
 from installer_plugin.storage.guards import Guard, Refusal, image_refusal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from installer_plugin.errors import DataError
-from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.storage.skopeo import copy_argv
 
 TRANSPORTS = ("oci:", "oci-archive:", "dir:", "docker://", "docker-archive:")

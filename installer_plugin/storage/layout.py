@@ -14,7 +14,7 @@ from installer_plugin.model import (
     SourceLocation,
     parse_image_id,
 )
-from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import Found
 from installer_plugin.storage.config import (

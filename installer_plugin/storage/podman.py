@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from installer_plugin.model import ResolvedImage
-from installer_plugin.process import Command, private_mounts_argv
+from installer_plugin.process.runner import Command, private_mounts_argv
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.skopeo import StoreLinks, target_image
 from installer_plugin.storage.toolengine import StoreToolEngine

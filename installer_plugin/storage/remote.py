@@ -25,7 +25,7 @@ from installer_plugin.model import (
     parse_image_id,
     parse_manifest_digest,
 )
-from installer_plugin.process import Command, CommandError, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import Found
 from installer_plugin.storage.podman import podman_argv, push_argv

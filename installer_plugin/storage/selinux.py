@@ -12,7 +12,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.process import Command, Runner, private_mounts_argv
+from installer_plugin.process.runner import Command, Runner, private_mounts_argv
 
 SETFILES = "setfiles"
 SETFILES_HINT = "install policycoreutils, which has setfiles"

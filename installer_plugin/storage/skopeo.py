@@ -9,7 +9,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import ImageId, ResolvedImage, SourceKind
-from installer_plugin.process import Command, private_mounts_argv
+from installer_plugin.process.runner import Command, private_mounts_argv
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.toolengine import StoreToolEngine
 

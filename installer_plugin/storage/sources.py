@@ -10,7 +10,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import SourceKind
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import ImageSource
 from installer_plugin.storage.conf import RegistriesConf

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from installer_plugin.model import ResolvedImage, SourceKind
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.space import free_room
 from installer_plugin.storage.stored import require_own_content

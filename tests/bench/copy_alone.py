@@ -8,7 +8,7 @@ from pathlib import Path
 
 from installer_plugin.events import Events
 from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.stages.copy import CopyOptions, copy
 from installer_plugin.stages.discover import discover
 from installer_plugin.stages.resolve import resolve

@@ -12,7 +12,7 @@ from installer_plugin.block.opened import make_writable, open_boot_places
 from installer_plugin.errors import ConfigError
 from installer_plugin.events import Events
 from installer_plugin.hosts.boot_entries import ASIDE, NOTE, held_back, restore, set_aside
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import ESP, ROOT, SYSTEM, Opener, Part, make_disk, mounted, place
 from tests.commands import run

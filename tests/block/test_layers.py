@@ -11,7 +11,7 @@ from installer_plugin.block.base import BackendChoice, Key
 from installer_plugin.block.layout import blivet_missing
 from installer_plugin.block.opened import make_writable
 from installer_plugin.errors import ConfigError
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from tests.block.scene import (
     LINUX,
     LVM_TYPE,

@@ -30,7 +30,7 @@ from installer_plugin.block.steps import (
     parse_steps,
 )
 from installer_plugin.errors import DataError, HostError
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from tests.block.scene import ROOT, SYSTEM, Opener, Part, attached, boot, make_disk
 from tests.commands import run
 from tests.leftovers import Machine
@@ -131,7 +131,7 @@ from pathlib import Path
 from installer_plugin.block.base import OpenOptions
 from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.events import Events
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 print("begun", flush=True)
 options = OpenOptions(state=Path(sys.argv[2]))
 with open_target(Path(sys.argv[1]), options, Runner(), Events()) as target:

@@ -41,7 +41,7 @@ from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.block.steps import GroupStep, MappingStep
 from installer_plugin.errors import ConfigError, DataError, HostError
 from installer_plugin.events import Events
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 
 ROOT_TYPE = root_types()[0][0]
 

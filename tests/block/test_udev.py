@@ -17,7 +17,7 @@ from installer_plugin.block.base import BackendChoice, OpenOptions
 from installer_plugin.block.opened import make_writable, open_target
 from installer_plugin.errors import BoundImagesError
 from installer_plugin.events import Events, PlainSink
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 path, state, choice, access = sys.argv[1:]
 options = OpenOptions(
     state=Path(state), backend=BackendChoice(choice), read_only=access == "read-only"

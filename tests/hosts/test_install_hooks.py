@@ -8,7 +8,7 @@ import pytest
 
 from installer_plugin.hooks.directories import FOLDER
 from installer_plugin.hooks.phases import Phase
-from installer_plugin.procstat import lives
+from installer_plugin.process.procfs import lives
 from tests.faults.scene import APP, SMALL
 from tests.hosts.scene import Scene, bind, can_boot, edges, note, set_aside
 

@@ -8,7 +8,7 @@ import pytest
 
 from installer_plugin.events import Events
 from installer_plugin.hosts.room import system_bytes
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context, Request
 from tests.images import ImageSources
 

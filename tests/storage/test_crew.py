@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
-from installer_plugin.process import CommandError, Runner
+from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.storage import crew
 from installer_plugin.storage.crew import WORTH_A_PROCESS, do_jobs, shared_out
 from installer_plugin.storage.worker import Ended, Inbox, Message, Moved, lines_of

@@ -12,13 +12,13 @@ from typing import NoReturn
 
 import pytest
 
-from installer_plugin import process
 from installer_plugin.errors import CopyError, DataError, HostError, InterruptedBySignal, Problem
 from installer_plugin.hooks import running
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.running import NOT_APPLICABLE, SCHEMA, Facts, cleaned_up, run_phase
-from installer_plugin.interrupt import interruptible
-from installer_plugin.procstat import lives
+from installer_plugin.process import runner
+from installer_plugin.process.procfs import lives
+from installer_plugin.process.signals import interruptible
 from tests.hooked import Hooked
 from tests.images import REPOSITORY
 from tests.leftovers import SESSION_VARIABLE
@@ -36,7 +36,7 @@ def hooked(tmp_path: Path) -> Hooked:
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "END_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "END_GRACE_SECONDS", 0.3)
 
 
 def _run(hooked: Hooked, phase: Phase = Phase.POST_INSTALL, *, unsafe: bool = False) -> list[str]:

@@ -13,7 +13,7 @@ from installer_plugin.cli import main
 from installer_plugin.errors import DataError, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.stages.label import CHECK, label, verify_labels
 from installer_plugin.stages.preflight import check_labelling
 from installer_plugin.storage.selinux import Policy, find_policy

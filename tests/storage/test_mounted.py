@@ -13,7 +13,7 @@ import pytest
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.files.scratch import PREFIX
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.stages.discover import discover
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.local import open_local_stores
@@ -108,7 +108,7 @@ def test_kill_leaves_no_mount_and_no_process(store: Store, tmp_path: Path) -> No
     """The scratch directory stays, for the next run to remove."""
     script = (
         "import sys, time, tempfile, pathlib\n"
-        "from installer_plugin.process import Runner\n"
+        "from installer_plugin.process.runner import Runner\n"
         "from installer_plugin.storage import mounted, scratch\n"
         "from tests.storage.test_mounted import _layers, Store\n"
         "base = pathlib.Path(sys.argv[1])\n"

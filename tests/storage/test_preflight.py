@@ -11,7 +11,7 @@ import pytest
 from installer_plugin.errors import Problem
 from installer_plugin.lockfile import lock_images
 from installer_plugin.model import ImageId, Layer, ResolvedImage, SourceKind
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.stages import preflight as stage
 from installer_plugin.stages.preflight import (
     Plan,

@@ -9,7 +9,7 @@ import pytest
 from installer_plugin.errors import DataError
 from installer_plugin.events import Events
 from installer_plugin.model import SourceKind
-from installer_plugin.process import CommandError, Runner
+from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.stages.copy import CopyOptions, copy
 from installer_plugin.stages.resolve import resolve
 from installer_plugin.storage.base import Found

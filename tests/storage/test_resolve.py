@@ -9,7 +9,7 @@ import pytest
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import ResolvedImage, SourceKind
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.storage.conf import RegistriesConf, load_registries_conf
 from installer_plugin.storage.config import digest_of, parse_config

@@ -16,7 +16,7 @@ from installer_plugin.errors import ConfigError
 from installer_plugin.events import Events
 from installer_plugin.hooks.phases import OUR_STAGES, VERIFY_STAGE, Phase
 from installer_plugin.hooks.running import Facts, run_phase
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context, Request
 from installer_plugin.staged.directory import Stage, StateDirectory
 from installer_plugin.staged.running import hook_state, note_overridden, run_stage, stage_calls

@@ -27,7 +27,7 @@ from installer_plugin.model import (
     parse_diff_id,
     parse_image_id,
 )
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.stages import verify as stage
 from installer_plugin.stages.verify import VerifyOptions, verify
 from installer_plugin.storage.consistency import store_problems
@@ -856,7 +856,7 @@ from pathlib import Path
 from installer_plugin.errors import VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import Expected
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.stages.verify import verify
 from installer_plugin.storage.graphroot import GraphRoot
 with GraphRoot.open(Path(sys.argv[1])) as store:

@@ -11,7 +11,7 @@ from installer_plugin.events import Events
 from installer_plugin.hosts.before import Before
 from installer_plugin.hosts.guard import close_abandoned
 from installer_plugin.hosts.unproven import Unproven
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context
 from tests.block.scene import Told
 

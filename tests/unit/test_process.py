@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin import process
 from installer_plugin.errors import InterruptedBySignal
-from installer_plugin.interrupt import interruptible
-from installer_plugin.process import (
+from installer_plugin.process import runner
+from installer_plugin.process.procfs import lives
+from installer_plugin.process.runner import (
     STDERR_TAIL_LINES,
     Command,
     CommandError,
@@ -21,7 +21,7 @@ from installer_plugin.process import (
     find_tool,
     private_mounts_argv,
 )
-from installer_plugin.procstat import lives
+from installer_plugin.process.signals import interruptible
 
 real = pytest.mark.real
 
@@ -160,7 +160,7 @@ def test_private_mounts_are_seen_by_nobody_and_go(tmp_path: Path) -> None:
 
 @real
 def test_time_limit_ends_the_whole_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "END_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "END_GRACE_SECONDS", 0.3)
     with pytest.raises(CommandError, match=r"did not end within 1\.5 s"):
         Runner().run(_sh(FAMILY, str(tmp_path / "pids")), timeout=1.5)
     assert not any(map(lives, _pids(tmp_path / "pids", 3)))
@@ -169,7 +169,7 @@ def test_time_limit_ends_the_whole_family(tmp_path: Path, monkeypatch: pytest.Mo
 @real
 def test_exception_ends_the_whole_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those who ignore SIGTERM, and those whose parent has gone."""
-    monkeypatch.setattr(process, "END_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "END_GRACE_SECONDS", 0.3)
     file = tmp_path / "pids"
 
     def interrupt(number: int, frame: object) -> None:
@@ -223,7 +223,7 @@ def test_all_children_of_all_threads_can_be_ended(tmp_path: Path) -> None:
 @real
 def test_child_is_ended_by_the_kernel_when_we_are_killed(tmp_path: Path) -> None:
     script = (
-        "from installer_plugin.process import *\n"
+        "from installer_plugin.process.runner import *\n"
         "argv = private_mounts_argv(('sh', '-c', 'echo $$ >\"$1\"; exec sleep 600', 'sh', "
         f"{str(tmp_path / 'pid')!r}))\n"
         "Runner().run(Command(argv=argv, purpose='wait'))\n"
@@ -292,7 +292,7 @@ def test_signal_while_a_program_is_started_leaves_none_behind(
 ) -> None:
     """It runs already, and nobody has it in hand yet."""
     started: list[subprocess.Popen[bytes]] = []
-    start = process._start
+    start = runner._start
 
     def slowly(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
         started.append(start(command, one_output=one_output))
@@ -300,7 +300,7 @@ def test_signal_while_a_program_is_started_leaves_none_behind(
         time.sleep(0.05)
         return started[0]
 
-    monkeypatch.setattr(process, "_start", slowly)
+    monkeypatch.setattr(runner, "_start", slowly)
     command = Command(argv=("sleep", "600"), purpose="x")
     with interruptible(), pytest.raises(InterruptedBySignal, match="SIGTERM"):
         Runner().run(command)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin import process
-from installer_plugin.pipes import LINE_LIMIT, Lines
-from installer_plugin.process import Command, CommandError, Runner
-from installer_plugin.procstat import lives
+from installer_plugin.process import runner
+from installer_plugin.process.pipes import LINE_LIMIT, Lines
+from installer_plugin.process.procfs import lives
+from installer_plugin.process.runner import Command, CommandError, Runner
 
 real = pytest.mark.real
 
@@ -132,13 +132,13 @@ def test_failure_has_the_end_of_what_was_said(script: str, ending: str) -> None:
         Runner().follow(_sh(f"seq 100; {script}"), lambda line: None)
     assert caught.value.ending == ending
     assert caught.value.stderr.splitlines()[-1] == "100"
-    assert len(caught.value.stderr.splitlines()) == process.STDERR_TAIL_LINES
+    assert len(caught.value.stderr.splitlines()) == runner.STDERR_TAIL_LINES
 
 
 @real
 @pytest.mark.parametrize("noise", ["", "while :; do echo x; done &"], ids=["silent", "noisy"])
 def test_time_limit_ends_the_whole_group(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "END_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "END_GRACE_SECONDS", 0.3)
     lines: list[str] = []
     script = f"sh -c 'trap \"\" TERM; sleep 600 & wait' & echo $!; {noise} wait"
     began = time.monotonic()

@@ -6,7 +6,7 @@ import pytest
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import SourceKind
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.sources import SourceSpec, open_sources, parse_source_spec
 

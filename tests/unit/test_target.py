@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
-from installer_plugin.process import Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.target import Backend, find_target_store, finish, prepare
 
 OSTREE, COMPOSEFS = Backend.OSTREE, Backend.COMPOSEFS

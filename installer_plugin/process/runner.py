@@ -18,16 +18,16 @@ from types import MappingProxyType
 from typing import IO
 
 from installer_plugin.errors import InterruptedBySignal, Problem
-from installer_plugin.interrupt import uninterrupted
-from installer_plugin.pipes import Conversation, converse
-from installer_plugin.procstat import living_in_group
+from installer_plugin.process.pipes import Conversation, converse
+from installer_plugin.process.procfs import living_in_group
+from installer_plugin.process.signals import uninterrupted
 
 END_GRACE_SECONDS = 10
 """How long a child may take to end after SIGTERM before its process group gets SIGKILL."""
 STDERR_TAIL_LINES = 12
 """Lines of a failed program's stderr that an error shows."""
 WRAPPER, LOCK = "setpriv", "flock"
-PACKAGE_PLACE = Path(__file__).resolve().parents[1]
+PACKAGE_PLACE = Path(__file__).resolve().parents[2]
 """Where this package is found by those who import it."""
 _OUR_PROGRAM = (
     "import sys; sys.path.append(sys.argv.pop(1)); from importlib import import_module; "

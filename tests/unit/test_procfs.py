@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from installer_plugin.procstat import Process, find_process, living_in_group, parse_stat
+from installer_plugin.process.procfs import Process, find_process, living_in_group, parse_stat
 
 
 @pytest.mark.parametrize(
