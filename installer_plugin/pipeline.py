@@ -12,14 +12,6 @@ from pathlib import Path
 from installer_plugin import __version__
 from installer_plugin.block.base import OpenedTarget, OpenOptions
 from installer_plugin.block.opened import make_writable
-from installer_plugin.deployments import (
-    deployment_paths,
-    expected_of_bound,
-    expected_of_lock,
-    expected_of_resolved,
-    merged,
-    open_deployment,
-)
 from installer_plugin.errors import (
     BoundImagesError,
     ConfigError,
@@ -29,6 +21,14 @@ from installer_plugin.errors import (
     SourceImageError,
     VerificationError,
     joined,
+)
+from installer_plugin.expectations import (
+    deployment_paths,
+    expected_of_bound,
+    expected_of_lock,
+    expected_of_resolved,
+    merged,
+    open_deployment,
 )
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.files.rootfs import Rootfs

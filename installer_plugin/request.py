@@ -10,6 +10,7 @@ from pathlib import Path
 
 from installer_plugin.block.base import OpenedTarget, OpenOptions
 from installer_plugin.block.opened import open_target
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import (
     BoundImagesError,
     ConfigError,
@@ -21,7 +22,6 @@ from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.process.runner import Runner
-from installer_plugin.reference import parse_reference
 from installer_plugin.storage.conf import (
     RegistriesConf,
     load_registries_conf,

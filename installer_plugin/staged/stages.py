@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 
-from installer_plugin.deployments import expected_of_bound, expected_of_resolved, merged
 from installer_plugin.errors import DataError, PreflightError, Problem, VerificationError
+from installer_plugin.expectations import expected_of_bound, expected_of_resolved, merged
 from installer_plugin.pipeline import (
     check_opened,
     copy_checked,

@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from installer_plugin.bootc_reader import read_as_bootc
-from installer_plugin.errors import DataError, Problem, SourceImageError
-from installer_plugin.files.rootfs import Rootfs, printable
-from installer_plugin.lint import Declaration, lint, stored_name, well_formed
-from installer_plugin.model import BoundImage, Location, UnitKind
-from installer_plugin.quadlet import (
+from installer_plugin.declarations.bootc_reader import read_as_bootc
+from installer_plugin.declarations.lint import Declaration, lint, stored_name, well_formed
+from installer_plugin.declarations.quadlet import (
     SECTIONS,
     QuadletUnit,
     Setting,
@@ -21,8 +18,11 @@ from installer_plugin.quadlet import (
     referenced_unit,
     setting,
 )
-from installer_plugin.reference import parse_reference, split_transport
-from installer_plugin.unitdirs import UnitDirectories
+from installer_plugin.declarations.reference import parse_reference, split_transport
+from installer_plugin.declarations.unit_search import UnitDirectories
+from installer_plugin.errors import DataError, Problem, SourceImageError
+from installer_plugin.files.rootfs import Rootfs, printable
+from installer_plugin.model import BoundImage, Location, UnitKind
 
 LINKS = "usr/lib/bootc/bound-images.d"
 _KINDS = {f".{kind}": kind for kind in UnitKind}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError, Problem
 from installer_plugin.events import iec
 from installer_plugin.lockfile import LockedImage
@@ -21,7 +22,6 @@ from installer_plugin.model import (
     SourceKind,
 )
 from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
-from installer_plugin.reference import parse_reference
 from installer_plugin.storage.consistency import store_problems
 from installer_plugin.storage.engines import Selected, required_tools
 from installer_plugin.storage.graphroot import GraphRoot

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError, Problem
 from installer_plugin.model import BoundImage, ResolvedImage
 from installer_plugin.process.runner import CommandError
-from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import Found, ImageSource
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError
 from installer_plugin.model import (
     ImageId,
@@ -15,7 +16,6 @@ from installer_plugin.model import (
     parse_image_id,
 )
 from installer_plugin.process.runner import Command, CommandError, Runner
-from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import Found
 from installer_plugin.storage.config import (
     Manifest,

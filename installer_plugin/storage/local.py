@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from installer_plugin.declarations.reference import ImageReference, parse_reference
 from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import (
     DiffId,
@@ -19,7 +20,6 @@ from installer_plugin.model import (
     SourceLocation,
     parse_image_id,
 )
-from installer_plugin.reference import ImageReference, parse_reference
 from installer_plugin.storage.base import Found, Manifests
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.config import digest_of, parse_config, parse_manifest

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError
 from installer_plugin.model import (
     Layer,
@@ -26,7 +27,6 @@ from installer_plugin.model import (
     parse_manifest_digest,
 )
 from installer_plugin.process.runner import Command, CommandError, Runner
-from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import Found
 from installer_plugin.storage.podman import podman_argv, push_argv
 from installer_plugin.storage.skopeo import copy_argv, target_image

@@ -6,7 +6,11 @@ Follows c/image pkg/shortnames (ResolveLocally) and common/libimage (LookupImage
 
 from __future__ import annotations
 
-from installer_plugin.reference import DEFAULT_REGISTRY, ImageReference, parse_reference
+from installer_plugin.declarations.reference import (
+    DEFAULT_REGISTRY,
+    ImageReference,
+    parse_reference,
+)
 from installer_plugin.storage.conf import RegistriesConf
 
 LOCALHOST = "localhost"

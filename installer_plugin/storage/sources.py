@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError
 from installer_plugin.model import SourceKind
 from installer_plugin.process.runner import Runner
-from installer_plugin.reference import parse_reference
 from installer_plugin.storage.base import ImageSource
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.graphroot import IMAGES_JSON

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from installer_plugin.declarations.quadlet import setting
+from installer_plugin.declarations.unit_syntax import parse_unit
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import UnitKind
-from installer_plugin.quadlet import setting
 from installer_plugin.stages.discover import LINKS, Discovered, discover
-from installer_plugin.unitfile import parse_unit
 from tests.debian import QUADLET, DebianRoot
 
 pytestmark = pytest.mark.real

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.deployments import (
+from installer_plugin.expectations import (
     deployment_paths,
     expected_of_bound,
     expected_of_lock,

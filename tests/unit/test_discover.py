@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from installer_plugin.declarations.unit_search import MAX_DEPTH
 from installer_plugin.errors import Problem, SourceImageError
 from installer_plugin.files.rootfs import DEFAULT_READ_LIMIT, Rootfs
 from installer_plugin.model import UnitKind
 from installer_plugin.stages.discover import LINKS, Discovered, discover, require_sound
-from installer_plugin.unitdirs import MAX_DEPTH
 from tests.sources import UNITS, SourceRootBuilder
 
 DIGEST = "@sha256:" + "0" * 64

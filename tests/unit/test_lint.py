@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from installer_plugin.bootc_reader import read_as_bootc
-from installer_plugin.lint import Declaration, lint, stored_name, well_formed
+from installer_plugin.declarations.bootc_reader import read_as_bootc
+from installer_plugin.declarations.lint import Declaration, lint, stored_name, well_formed
+from installer_plugin.declarations.quadlet import QuadletUnit, expand_percent, setting
+from installer_plugin.declarations.unit_syntax import parse_unit
 from installer_plugin.model import Finding, Location, Severity, UnitKind
-from installer_plugin.quadlet import QuadletUnit, expand_percent, setting
-from installer_plugin.unitfile import parse_unit
 
 DIGEST = "@sha256:" + "0" * 64
 PINNED = f"quay.io/x/y{DIGEST}"

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installer_plugin.bootc_reader import read_as_bootc
-from installer_plugin.errors import DataError
-from installer_plugin.model import UnitKind
-from installer_plugin.quadlet import (
+from installer_plugin.declarations.bootc_reader import read_as_bootc
+from installer_plugin.declarations.quadlet import (
     Setting,
     drop_in_directories,
     expand_percent,
@@ -17,7 +15,9 @@ from installer_plugin.quadlet import (
     setting,
     unquote,
 )
-from installer_plugin.unitfile import parse_unit
+from installer_plugin.declarations.unit_syntax import parse_unit
+from installer_plugin.errors import DataError
+from installer_plugin.model import UnitKind
 
 
 def image_of(text: str) -> Setting | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installer_plugin.reference import (
+from installer_plugin.declarations.reference import (
     MAX_NAME_LENGTH,
     parse_reference,
     split_transport,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from installer_plugin.reference import parse_reference
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.shortnames import candidates, same_short_name
 from tests.values import digest

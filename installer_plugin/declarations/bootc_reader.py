@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from installer_plugin.declarations.quadlet import SECTIONS, expand_percent
+from installer_plugin.declarations.unit_syntax import WHITESPACE
 from installer_plugin.model import UnitKind
-from installer_plugin.quadlet import SECTIONS, expand_percent
-from installer_plugin.unitfile import WHITESPACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

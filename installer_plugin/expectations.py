@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.lockfile import LockedImage
 from installer_plugin.model import BoundImage, Expected, ManifestDigest, ResolvedImage
-from installer_plugin.reference import parse_reference
 
 Item = TypeVar("Item", bound=str)
 

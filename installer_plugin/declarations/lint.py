@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import PurePosixPath
 
-from installer_plugin.bootc_reader import BootcReading
+from installer_plugin.declarations.bootc_reader import BootcReading
+from installer_plugin.declarations.quadlet import SECTIONS, QuadletUnit, Setting, expand_percent
+from installer_plugin.declarations.reference import DEFAULT_TAG, parse_reference, split_transport
+from installer_plugin.declarations.unit_syntax import Assignment
 from installer_plugin.model import Finding, Location, Severity, UnitKind
-from installer_plugin.quadlet import SECTIONS, QuadletUnit, Setting, expand_percent
-from installer_plugin.reference import DEFAULT_TAG, parse_reference, split_transport
-from installer_plugin.unitfile import Assignment
 
 BOOTC_STORE = "/usr/lib/bootc/storage"
 KEYS_THAT_CHANGE_THE_IMAGE = frozenset({"AllTags", "Arch", "DecryptionKey", "OS", "Variant"})

@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from errno import ENOENT
 
-from installer_plugin.errors import DataError
-from installer_plugin.files.rootfs import Rootfs, printable
-from installer_plugin.quadlet import (
+from installer_plugin.declarations.quadlet import (
     UNIT_DIRECTORIES,
     USER_UNITS,
     QuadletUnit,
     drop_in_directories,
 )
-from installer_plugin.unitfile import Unit, parse_unit
+from installer_plugin.declarations.unit_syntax import Unit, parse_unit
+from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import Rootfs, printable
 
 MASK = "/dev/null"
 """A link to it stands for an empty file; the device itself is never opened."""

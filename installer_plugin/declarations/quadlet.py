@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from installer_plugin.declarations.unit_syntax import Unit
 from installer_plugin.model import UnitKind
-from installer_plugin.unitfile import Unit
 
 SECTIONS = {UnitKind.CONTAINER: "Container", UnitKind.IMAGE: "Image"}
 """Section that declares a unit's image."""
