@@ -28,16 +28,16 @@ from typing import cast
 from installer_plugin.errors import DataError, Problem, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import Expected, ImageId, VerifiedImage
+from installer_plugin.process.pool import do_jobs
+from installer_plugin.process.pool_worker import Moved
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.consistency import layer_problems, opening_problems, short
-from installer_plugin.storage.crew import do_jobs
 from installer_plugin.storage.freshness import forget_files
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.identity import ImageIdentity, Mismatch
 from installer_plugin.storage.jobs import ProveLayer, path_for_others
 from installer_plugin.storage.layerproof import LayerClaim, LayerProof
 from installer_plugin.storage.records import ImageRecord, Records
-from installer_plugin.storage.worker import Moved
 
 STAGE = "verify"
 CHECKS = ("store", "names", "config", "manifests", "chain", "content", "metadata", "links")

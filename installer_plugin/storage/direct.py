@@ -17,16 +17,16 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError, is_full
 from installer_plugin.model import ResolvedImage
+from installer_plugin.process.pool import do_jobs
+from installer_plugin.process.pool_worker import Moved as JobMoved
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
-from installer_plugin.storage.crew import do_jobs
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
 from installer_plugin.storage.jobs import CopyLayer, path_for_others
 from installer_plugin.storage.records import big_data_file_name
 from installer_plugin.storage.stored import OpenStores
-from installer_plugin.storage.worker import Moved as JobMoved
 
 
 @dataclass(frozen=True, slots=True)

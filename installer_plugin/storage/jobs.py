@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.process.pool_worker import Progress
 from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
 from installer_plugin.storage.treecopy import copy_tree
-
-Progress = Callable[[int], None]
-"""Told how many bytes more were worked on; may raise to stop the work."""
-
-
-class Job(Protocol):
-    """Something to be done to one layer, wherever. Can be pickled, and so can its result."""
-
-    @property
-    def weight(self) -> int:
-        """How much it is, in bytes."""
-
-    def run(self, progress: Progress) -> object:
-        """Do it; raises OSError and DataError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Does jobs on layers one after the other and tells of it; as a program of its own, in pickled messages.
+"""Does jobs one after the other and reports how it goes; a program of its own sends pickled messages.
 
-The program takes its jobs from stdin, all at once, and tells in lines of base64: both ends are ours.
+The program takes its jobs from stdin, all at once, and reports in lines of base64: both ends are ours.
 """
 
 from __future__ import annotations
@@ -11,15 +11,30 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage.jobs import Job
 
 REPORT_SECONDS = 0.2
 """Shortest time between two reports of progress."""
 LINE = 4096
 """Characters of a line; a longer message takes several."""
 _MORE, _LAST = "more:", "last:"
+
+
+Progress = Callable[[int], None]
+"""Told how many bytes more were worked on; may raise to stop the work."""
+
+
+class Job(Protocol):
+    """Some work, wherever it is done. Can be pickled, and so can its result."""
+
+    @property
+    def weight(self) -> int:
+        """How much it is, in bytes."""
+
+    def run(self, progress: Progress) -> object:
+        """Do it; raises OSError and DataError."""
 
 
 @dataclass(frozen=True, slots=True)

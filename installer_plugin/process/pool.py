@@ -1,4 +1,4 @@
-"""Has jobs on layers done, by several processes where there is enough to do.
+"""Has jobs done, by several processes where there is enough to do.
 
 Threads would not share the work: every call into the kernel gives the interpreter's lock away, and with
 thousands of small files most of the time would be spent on getting it back.
@@ -13,6 +13,16 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from installer_plugin.process.pool_worker import (
+    Ended,
+    Failed,
+    Inbox,
+    Job,
+    Message,
+    Moved,
+    Share,
+    work_off,
+)
 from installer_plugin.process.runner import (
     Command,
     CommandError,
@@ -20,10 +30,8 @@ from installer_plugin.process.runner import (
     bound_to_us_argv,
     our_program_argv,
 )
-from installer_plugin.storage.jobs import Job
-from installer_plugin.storage.worker import Ended, Failed, Inbox, Message, Moved, Share, work_off
 
-PROGRAM = "installer_plugin.storage.worker"
+PROGRAM = "installer_plugin.process.pool_worker"
 MAX_WORKERS = 4
 """More processes than this wait for the disk."""
 WORTH_A_PROCESS = 64 << 20

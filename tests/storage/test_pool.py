@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
+from installer_plugin.process import pool
+from installer_plugin.process.pool import WORTH_A_PROCESS, do_jobs, shared_out
+from installer_plugin.process.pool_worker import Ended, Inbox, Message, Moved, lines_of
 from installer_plugin.process.runner import CommandError, Runner
-from installer_plugin.storage import crew
-from installer_plugin.storage.crew import WORTH_A_PROCESS, do_jobs, shared_out
-from installer_plugin.storage.worker import Ended, Inbox, Message, Moved, lines_of
 
 SECONDS = 20
 
@@ -190,6 +190,6 @@ def test_messages_come_through_lines_and_other_lines_do_not_disturb(size: int) -
 
 def test_workers_are_bounded_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     heavy = [Told("", WORTH_A_PROCESS)]
-    for count, expected in ((None, 1), (2, 2), (64, crew.MAX_WORKERS)):
+    for count, expected in ((None, 1), (2, 2), (64, pool.MAX_WORKERS)):
         monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
-        assert crew._worthwhile(heavy) == expected
+        assert pool._worthwhile(heavy) == expected
