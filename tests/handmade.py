@@ -13,8 +13,8 @@ from pathlib import Path
 
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
-from installer_plugin.storage.crc64 import Crc64
-from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
+from installer_plugin.storage.layer.crc64 import Crc64
+from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, prove_layer
 from tests.crafted import Entry, layer_tar
 
 LAYER = "1" * 64

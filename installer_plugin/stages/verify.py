@@ -32,11 +32,11 @@ from installer_plugin.process.pool import do_jobs
 from installer_plugin.process.pool_worker import Moved
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.consistency import layer_problems, opening_problems, short
-from installer_plugin.storage.freshness import forget_files
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.identity import ImageIdentity, Mismatch
-from installer_plugin.storage.jobs import ProveLayer, path_for_others
-from installer_plugin.storage.layerproof import LayerClaim, LayerProof
+from installer_plugin.storage.layer.jobs import ProveLayer, path_for_others
+from installer_plugin.storage.layer.page_cache import forget_files
+from installer_plugin.storage.layer.proof import LayerClaim, LayerProof
 from installer_plugin.storage.records import ImageRecord, Records
 
 STAGE = "verify"

@@ -24,7 +24,7 @@ from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
-from installer_plugin.storage.jobs import CopyLayer, path_for_others
+from installer_plugin.storage.layer.jobs import CopyLayer, path_for_others
 from installer_plugin.storage.records import big_data_file_name
 from installer_plugin.storage.stored import OpenStores
 

@@ -24,6 +24,7 @@ from installer_plugin.storage.base import Found, Manifests
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.config import digest_of, parse_config, parse_manifest
 from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.layer.tar_split import FREE_TEXT, TEXT_PER_BYTE
 from installer_plugin.storage.records import (
     MANIFEST_KEY,
     ImageRecord,
@@ -32,7 +33,6 @@ from installer_plugin.storage.records import (
     layer_chain,
 )
 from installer_plugin.storage.shortnames import candidates, same_short_name
-from installer_plugin.storage.tarsplit import FREE_TEXT, TEXT_PER_BYTE
 
 _FILE_ENTRY = b'"type":1'
 _READ_SIZE = 1 << 20

@@ -15,10 +15,10 @@ from installer_plugin.storage import locks
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.commit import SourceImage, StoredLayer
 from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.layerproof import stored_entries
+from installer_plugin.storage.layer.proof import stored_entries
+from installer_plugin.storage.layer.tar_split import FileEntry
+from installer_plugin.storage.layer.tree import LayerTree, shown
 from installer_plugin.storage.records import Records, layer_chain
-from installer_plugin.storage.tarsplit import FileEntry
-from installer_plugin.storage.tree import LayerTree, shown
 
 _OpenedStore = tuple[GraphRoot, Records]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installer_plugin.storage.crc64 import Crc64
+from installer_plugin.storage.layer.crc64 import Crc64
 
 
 def _by_definition(data: bytes) -> bytes:

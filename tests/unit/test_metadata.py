@@ -12,8 +12,8 @@ import pytest
 
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
-from installer_plugin.storage import defects as defects_module
-from installer_plugin.storage.layerproof import LayerClaim, prove_layer
+from installer_plugin.storage.layer import defects as defects_module
+from installer_plugin.storage.layer.proof import LayerClaim, prove_layer
 from tests.crafted import LOWER, UPPER, Entry, layer_tar
 from tests.handmade import LAYER, Handmade, handmade, packed, segment, split
 from tests.tricky import CAPABILITY

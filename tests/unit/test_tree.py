@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage import tree as tree_module
-from installer_plugin.storage.tree import LayerTree, Place, shown
+from installer_plugin.storage.layer import tree as tree_module
+from installer_plugin.storage.layer.tree import LayerTree, Place, shown
 
 
 @pytest.fixture

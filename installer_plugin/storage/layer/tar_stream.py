@@ -17,8 +17,8 @@ from typing import NamedTuple
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Closing
 from installer_plugin.model import DiffId
-from installer_plugin.storage.freshness import expect
-from installer_plugin.storage.pieces import LARGE, PieceReader, bypass_cache
+from installer_plugin.storage.layer.direct_io import LARGE, PieceReader, bypass_cache
+from installer_plugin.storage.layer.page_cache import expect
 
 BUFFER = 1 << 20
 """Bytes hashed at once: hashlib lets other threads run meanwhile, and calls cost more than copies."""

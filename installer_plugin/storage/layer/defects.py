@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from installer_plugin.storage.tree import shown
+from installer_plugin.storage.layer.tree import shown
 
 MAX_DEFECTS = 100
 """Defects kept of one layer: the rest of a ruined layer is counted only."""

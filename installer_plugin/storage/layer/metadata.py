@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import file_type
-from installer_plugin.storage import tarheader
-from installer_plugin.storage.attributes import (
+from installer_plugin.storage.layer import tar_header
+from installer_plugin.storage.layer.attributes import (
     OPAQUE,
     Fault,
     faults,
@@ -29,9 +29,9 @@ from installer_plugin.storage.attributes import (
     type_fault,
     xattr_faults,
 )
-from installer_plugin.storage.defects import Defect, Defects
-from installer_plugin.storage.tarheader import Header
-from installer_plugin.storage.tree import LayerTree, Place, joined, shown
+from installer_plugin.storage.layer.defects import Defect, Defects
+from installer_plugin.storage.layer.tar_header import Header
+from installer_plugin.storage.layer.tree import LayerTree, Place, joined, shown
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_NAME = b".wh..wh..opq"
@@ -76,7 +76,7 @@ class MetadataCheck:
         except OSError as error:
             self._unreachable(header, error)
             return None
-        if header.kind == tarheader.GLOBAL:
+        if header.kind == tar_header.GLOBAL:
             self._names.setdefault(place.folder.path, set())  # unpacking makes its directory
             return None
         if place.name.startswith(WHITEOUT_PREFIX):
@@ -109,7 +109,7 @@ class MetadataCheck:
             self._defects.add(path, f"is {seen} opaque, expected {expected}: {OPAQUE}")
 
     def _unreachable(self, header: Header, error: OSError) -> None:
-        if header.kind == tarheader.GLOBAL:
+        if header.kind == tar_header.GLOBAL:
             return
         folder, _, name = header.name.rstrip(b"/").rpartition(b"/")
         if name.startswith(WHITEOUT_PREFIX) and name != OPAQUE_NAME:
@@ -159,16 +159,16 @@ class MetadataCheck:
             xattrs = self._tree.file_xattrs() if has_content else self._tree.xattrs(place)
             if is_as_said(header, seen) and not xattrs:
                 return place if has_content else None
-            if header.kind == tarheader.HARD_LINK:
+            if header.kind == tar_header.HARD_LINK:
                 self._compare_link(header, place, (seen, xattrs))
                 return None
             wrong_type = type_fault(header, seen)
             if wrong_type is not None:
                 self._defects.add(place.path, wrong_type.message)
                 return None
-            if header.kind == tarheader.SYMLINK:
+            if header.kind == tar_header.SYMLINK:
                 self._compare_target(header, place)
-            elif header.kind == tarheader.DIRECTORY:
+            elif header.kind == tar_header.DIRECTORY:
                 self._names.setdefault(place.path, set())
             self._report(place, seen, self._faults(header, place, (seen, xattrs)))
         except OSError as error:

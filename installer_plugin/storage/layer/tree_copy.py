@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from installer_plugin.errors import DataError, is_full
 from installer_plugin.files.rootfs import Closing
-from installer_plugin.storage.filecopy import ContentCopy, Moved, copy_xattrs
-from installer_plugin.storage.freshness import expect, open_untouched
-from installer_plugin.storage.tree import joined, shown
+from installer_plugin.storage.layer.file_copy import ContentCopy, Moved, copy_xattrs
+from installer_plugin.storage.layer.page_cache import expect, open_untouched
+from installer_plugin.storage.layer.tree import joined, shown
 
 AHEAD_FILES = 32
 """Files that the disk is told of before the first of them is copied."""

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
-from installer_plugin.storage.crc64 import Crc64
-from installer_plugin.storage.defects import Defect, Defects
-from installer_plugin.storage.freshness import forget
-from installer_plugin.storage.metadata import MetadataCheck
-from installer_plugin.storage.tarheader import HeaderReader
-from installer_plugin.storage.tarsplit import Entry, FileEntry, Segment, read_entries
-from installer_plugin.storage.tarstream import Progress, TarStream
-from installer_plugin.storage.tree import LayerTree, Place
+from installer_plugin.storage.layer.crc64 import Crc64
+from installer_plugin.storage.layer.defects import Defect, Defects
+from installer_plugin.storage.layer.metadata import MetadataCheck
+from installer_plugin.storage.layer.page_cache import forget
+from installer_plugin.storage.layer.tar_header import HeaderReader
+from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment, read_entries
+from installer_plugin.storage.layer.tar_stream import Progress, TarStream
+from installer_plugin.storage.layer.tree import LayerTree, Place
 
 CHECKSUM_PIECE = 1 << 16
 MAX_LAYER = 1 << 40

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.storage import pieces
-from installer_plugin.storage.filecopy import ContentCopy, Moved
-from installer_plugin.storage.pieces import BLOCK, LARGE, PIECE
-from installer_plugin.storage.tarstream import TarStream
+from installer_plugin.storage.layer import direct_io
+from installer_plugin.storage.layer.direct_io import BLOCK, LARGE, PIECE
+from installer_plugin.storage.layer.file_copy import ContentCopy, Moved
+from installer_plugin.storage.layer.tar_stream import TarStream
 from tests.disks import FsKind, LoopFs, LoopFsFactory
 from tests.leftovers import open_descriptors
 
@@ -82,7 +82,7 @@ def test_piece_that_is_no_whole_block_goes_through_the_page_cache(
     tmp_path: Path, disk: LoopFs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file systems themselves refuse such a piece with EINVAL, in reading and in writing."""
-    monkeypatch.setattr(pieces, "PIECE", BLOCK + 1000)
+    monkeypatch.setattr(direct_io, "PIECE", BLOCK + 1000)
     expected = write(tmp_path / "file", LARGE + 5)
     copy(tmp_path / "file", disk.mount / "file", lambda _: None)
     assert hashed(disk.mount / "file", LARGE + 5) == (expected, [])

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage import filecopy
-from installer_plugin.storage.filecopy import Moved
-from installer_plugin.storage.treecopy import AHEAD_FILES, OPEN_LEVELS, copy_tree
+from installer_plugin.storage.layer import file_copy
+from installer_plugin.storage.layer.file_copy import Moved
+from installer_plugin.storage.layer.tree_copy import AHEAD_FILES, OPEN_LEVELS, copy_tree
 from tests.disks import FsKind, LoopFsFactory
 from tests.leftovers import open_descriptors
 from tests.tricky import write_base, write_tree
@@ -201,7 +201,7 @@ def test_file_that_becomes_shorter_is_named(
     source = tmp_path / "source"
     source.mkdir()
     (source / "file").write_bytes(bytes(range(256)) * 4096)
-    monkeypatch.setattr(filecopy, "PIECE", 4096)
+    monkeypatch.setattr(file_copy, "PIECE", 4096)
     target = loop_fs("ext4").mount / "copy"
     target.mkdir()
     with pytest.raises(DataError) as caught:

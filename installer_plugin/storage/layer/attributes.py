@@ -15,19 +15,19 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from installer_plugin.files.rootfs import file_type
-from installer_plugin.storage import tarheader
-from installer_plugin.storage.tarheader import Header
+from installer_plugin.storage.layer import tar_header
+from installer_plugin.storage.layer.tar_header import Header
 
 OPAQUE = "trusted.overlay.opaque"
 """Marks a directory that hides what lower layers have in it; the value is ``y``."""
 
 FILE_TYPES: Mapping[bytes, int] = {
-    tarheader.REGULAR: stat.S_IFREG,
-    tarheader.SYMLINK: stat.S_IFLNK,
-    tarheader.CHARACTER: stat.S_IFCHR,
-    tarheader.BLOCK_DEVICE: stat.S_IFBLK,
-    tarheader.DIRECTORY: stat.S_IFDIR,
-    tarheader.FIFO: stat.S_IFIFO,
+    tar_header.REGULAR: stat.S_IFREG,
+    tar_header.SYMLINK: stat.S_IFLNK,
+    tar_header.CHARACTER: stat.S_IFCHR,
+    tar_header.BLOCK_DEVICE: stat.S_IFBLK,
+    tar_header.DIRECTORY: stat.S_IFDIR,
+    tar_header.FIFO: stat.S_IFIFO,
 }
 
 _COMPARED = ("user.", "trusted.", "security.", "system.posix_acl_")
@@ -67,7 +67,7 @@ def is_as_said(header: Header, seen: os.stat_result) -> bool:
     is so to the letter.
     """
     return (
-        header.kind == tarheader.REGULAR
+        header.kind == tar_header.REGULAR
         and not header.xattrs
         and seen.st_mode == stat.S_IFREG | header.mode
         and seen.st_size == header.size
@@ -88,12 +88,12 @@ def faults(header: Header, seen: os.stat_result, xattrs: Mapping[str, bytes]) ->
     if kind != stat.S_IFLNK and stat.S_IMODE(seen.st_mode) != header.mode:
         yield mode_fault(seen, header.mode)
     if kind == stat.S_IFREG:
-        if header.kind == tarheader.REGULAR and seen.st_size != header.size:
+        if header.kind == tar_header.REGULAR and seen.st_size != header.size:
             yield Fault("size", f"has {seen.st_size} bytes, expected {header.size}")
         yield from _time_faults(header, seen)
     elif kind in {stat.S_IFCHR, stat.S_IFBLK}:
         numbers = os.major(seen.st_rdev), os.minor(seen.st_rdev)
-        if header.kind != tarheader.HARD_LINK and numbers != header.device:
+        if header.kind != tar_header.HARD_LINK and numbers != header.device:
             yield Fault(
                 "device", f"is device {_device(numbers)}, expected {_device(header.device)}"
             )

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import MAX_LINKS, Closing, printable
-from installer_plugin.storage.freshness import forget, open_untouched
+from installer_plugin.storage.layer.page_cache import forget, open_untouched
 
 OPEN_FOLDERS = 64
 """Directory descriptors kept by one tree; several trees are read at the same time."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.storage.freshness import open_untouched
+from installer_plugin.storage.layer.page_cache import open_untouched
 from tests.disks import LoopFsFactory
 
 LONG_AGO = 1

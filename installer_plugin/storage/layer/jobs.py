@@ -8,8 +8,8 @@ from pathlib import Path
 
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.pool_worker import Progress
-from installer_plugin.storage.layerproof import LayerClaim, LayerProof, prove_layer
-from installer_plugin.storage.treecopy import copy_tree
+from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, prove_layer
+from installer_plugin.storage.layer.tree_copy import copy_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class CopyLayer:
     weight: int
 
     def run(self, progress: Progress) -> None:
-        """See :func:`~installer_plugin.storage.treecopy.copy_tree`."""
+        """See :func:`~installer_plugin.storage.layer.tree_copy.copy_tree`."""
         with (
             Rootfs.open(self.store) as store,
             store.directory(f"overlay/{self.layer_id}/diff") as source,
@@ -47,7 +47,7 @@ class ProveLayer:
         return self.claim.size or 0
 
     def run(self, progress: Progress) -> LayerProof:
-        """See :func:`~installer_plugin.storage.layerproof.prove_layer`."""
+        """See :func:`~installer_plugin.storage.layer.proof.prove_layer`."""
         with Rootfs.open(self.store) as root:
             return prove_layer(root, self.claim, progress, drop_cache=self.drop_cache)
 

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage.tarheader import BLOCK, DIRECTORY, MAX_EXTENDED, Header, HeaderReader
+from installer_plugin.storage.layer.tar_header import (
+    BLOCK,
+    DIRECTORY,
+    MAX_EXTENDED,
+    Header,
+    HeaderReader,
+)
 
 
 def _block(  # noqa: PLR0913 - the fields of a header

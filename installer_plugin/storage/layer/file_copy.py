@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from installer_plugin.files.rootfs import Closing
-from installer_plugin.storage.pieces import LARGE, PieceReader, bypass_cache, write_all
+from installer_plugin.storage.layer.direct_io import LARGE, PieceReader, bypass_cache, write_all
 
 LABEL = "security.selinux"
 """Not copied: the target's own policy decides it."""

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage import tarsplit
-from installer_plugin.storage.tarsplit import Entry, FileEntry, Segment, read_entries
+from installer_plugin.storage.layer import tar_split
+from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment, read_entries
 from tests.handmade import file_entry, packed, segment
 
 
@@ -69,7 +69,7 @@ def test_several_members_and_a_last_line_without_end() -> None:
 
 
 def test_line_longer_than_a_piece() -> None:
-    payload = os.urandom(2 * tarsplit.PIECE)  # does not compress
+    payload = os.urandom(2 * tar_split.PIECE)  # does not compress
     assert _read(packed([segment(payload), file_entry(b"x", b"")])) == [
         Segment(payload),
         FileEntry(b"x", 0, None),
@@ -126,11 +126,11 @@ def test_damaged_compression(content: bytes) -> None:
 
 
 def test_endless_line_is_refused_in_bounded_memory() -> None:
-    bomb = gzip.compress(bytes(4 * tarsplit.MAX_LINE))
+    bomb = gzip.compress(bytes(4 * tar_split.MAX_LINE))
     tracemalloc.start()
     try:
         assert "entry 0: longer than" in _fails(bomb)
-        assert tracemalloc.get_traced_memory()[1] < 4 * tarsplit.MAX_LINE
+        assert tracemalloc.get_traced_memory()[1] < 4 * tar_split.MAX_LINE
     finally:
         tracemalloc.stop()
 
