@@ -73,11 +73,11 @@ from installer_plugin.storage.engines import (
     required_tools,
     select_engines,
 )
-from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.policy import load_policy
 from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.sources import Sources
-from installer_plugin.storage.target import TargetStore, find_target_store
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.target_store import TargetStore, find_target_store
 
 AS_IT_IS = OpenOptions()
 """How a target is opened that needs no key and no choice."""

@@ -32,9 +32,9 @@ from installer_plugin.storage.fetched import NAME as FETCHED_NAME
 from installer_plugin.storage.fetched import TRANSPORTS, fetch_image
 from installer_plugin.storage.local import LocalStores, open_local_stores
 from installer_plugin.storage.mounted import mounted_layers
-from installer_plugin.storage.records import LayerRecord
 from installer_plugin.storage.sources import Sources, open_sources, parse_source_spec
-from installer_plugin.storage.target import Backend
+from installer_plugin.storage.store.records import LayerRecord
+from installer_plugin.storage.store.target_store import Backend
 
 IMAGE_PREFIX = "containers-storage:"
 TARGET_ITSELF = ""

@@ -12,7 +12,7 @@ from installer_plugin.block.base import Key, OpenOptions
 from installer_plugin.request import Request
 from installer_plugin.storage.engines import EngineChoice
 from installer_plugin.storage.sources import STORE_FORMS
-from installer_plugin.storage.target import Backend
+from installer_plugin.storage.store.target_store import Backend
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """click's decorators keep no types of the options they add; ``Given`` restores them."""

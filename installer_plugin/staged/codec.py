@@ -22,7 +22,7 @@ from installer_plugin.model import (
 )
 from installer_plugin.request import Request
 from installer_plugin.storage.engines import EngineChoice
-from installer_plugin.storage.target import Backend
+from installer_plugin.storage.store.target_store import Backend
 
 Json = Mapping[str, object]
 Kind = TypeVar("Kind")

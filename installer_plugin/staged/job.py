@@ -14,7 +14,7 @@ from installer_plugin.staged import codec
 from installer_plugin.staged.codec import Json
 from installer_plugin.staged.directory import Stage, StateDirectory
 from installer_plugin.stages import report
-from installer_plugin.storage.target import TargetStore
+from installer_plugin.storage.store.target_store import TargetStore
 
 Value = TypeVar("Value")
 

@@ -36,8 +36,13 @@ from installer_plugin.stages.label import label
 from installer_plugin.stages.record import creation_time, pair, write_receipt
 from installer_plugin.stages.resolve import resolve
 from installer_plugin.stages.retract import retracted_if_refuted
-from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, RECORDS_LIMIT, GraphRoot
-from installer_plugin.storage.target import TargetStore
+from installer_plugin.storage.store.graph_root import (
+    IMAGES_JSON,
+    LAYERS_JSON,
+    RECORDS_LIMIT,
+    GraphRoot,
+)
+from installer_plugin.storage.store.target_store import TargetStore
 
 # --- the target is untouched -------------------------------------------------------------------
 

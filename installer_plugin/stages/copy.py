@@ -16,10 +16,7 @@ from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKi
 from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests, Place
 from installer_plugin.storage.engines import Selected
-from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.local import stored_manifests
-from installer_plugin.storage.naming import Completion, complete_image
-from installer_plugin.storage.repair import remove_unfinished
 from installer_plugin.storage.space import (
     MissingLayers,
     choose_scratch,
@@ -27,7 +24,10 @@ from installer_plugin.storage.space import (
     room_hint,
     scratch_need,
 )
-from installer_plugin.storage.target import TargetStore, finish, prepare
+from installer_plugin.storage.store.complete_image import Completion, complete_image
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.repair import remove_unfinished
+from installer_plugin.storage.store.target_store import TargetStore, finish, prepare
 
 STAGE = "copy"
 

@@ -20,7 +20,7 @@ from installer_plugin.storage.selinux import (
     label_store,
     wrong_labels,
 )
-from installer_plugin.storage.target import sync_file_system
+from installer_plugin.storage.store.target_store import sync_file_system
 
 STAGE = "label"
 CHECK = "labels"

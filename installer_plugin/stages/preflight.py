@@ -22,9 +22,7 @@ from installer_plugin.model import (
     SourceKind,
 )
 from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
-from installer_plugin.storage.consistency import store_problems
 from installer_plugin.storage.engines import Selected, required_tools
-from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
 from installer_plugin.storage.space import (
     MissingLayers,
@@ -35,7 +33,9 @@ from installer_plugin.storage.space import (
     scratch_need,
     scratch_room,
 )
-from installer_plugin.storage.target import TargetStore
+from installer_plugin.storage.store.consistency import store_problems
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.target_store import TargetStore
 
 MINIMUM_VERSIONS = {"skopeo": (1, 9), "podman": (4, 3)}
 """Oldest versions that were tried."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from installer_plugin.errors import DataError, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import ImageId, ResolvedImage
-from installer_plugin.storage.repair import remove_images
-from installer_plugin.storage.target import TargetStore
+from installer_plugin.storage.store.repair import remove_images
+from installer_plugin.storage.store.target_store import TargetStore
 
 STAGE = "retract"
 

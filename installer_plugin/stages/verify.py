@@ -31,13 +31,13 @@ from installer_plugin.model import Expected, ImageId, VerifiedImage
 from installer_plugin.process.pool import do_jobs
 from installer_plugin.process.pool_worker import Moved
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.consistency import layer_problems, opening_problems, short
-from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.identity import ImageIdentity, Mismatch
 from installer_plugin.storage.layer.jobs import ProveLayer, path_for_others
 from installer_plugin.storage.layer.page_cache import forget_files
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof
-from installer_plugin.storage.records import ImageRecord, Records
+from installer_plugin.storage.store.consistency import layer_problems, opening_problems, short
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.image_identity import ImageIdentity, Mismatch
+from installer_plugin.storage.store.records import ImageRecord, Records
 
 STAGE = "verify"
 CHECKS = ("store", "names", "config", "manifests", "chain", "content", "metadata", "links")

@@ -1,7 +1,7 @@
 """Engine ``direct``: layers and records from store to store, byte for byte.
 
 Trees are staged beside the target store on its file system and renamed into it by
-:mod:`~installer_plugin.storage.commit`. A layer is therefore complete or absent, and a second run
+:mod:`~installer_plugin.storage.store.commit`. A layer is therefore complete or absent, and a second run
 goes on where the first one was ended.
 """
 
@@ -21,11 +21,11 @@ from installer_plugin.process.pool import do_jobs
 from installer_plugin.process.pool_worker import Moved as JobMoved
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
-from installer_plugin.storage.commit import SourceImage, StoredLayer, commit
-from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.guards import image_refusal
 from installer_plugin.storage.layer.jobs import CopyLayer, path_for_others
-from installer_plugin.storage.records import big_data_file_name
+from installer_plugin.storage.store.commit import SourceImage, StoredLayer, commit
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.records import big_data_file_name
 from installer_plugin.storage.stored import OpenStores
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.records import LayerRecord, layer_id, toc_layer_id
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.records import LayerRecord, layer_id, toc_layer_id
 
 REGULAR_FILE = "regular file"
 DIRECTORY = "directory"

@@ -17,14 +17,14 @@ from installer_plugin.model import (
 )
 from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.storage.base import Found
-from installer_plugin.storage.config import (
+from installer_plugin.storage.skopeo import inspect_argv
+from installer_plugin.storage.store.manifests import (
     Manifest,
     digest_of,
     instance_digest,
     parse_config,
     parse_manifest,
 )
-from installer_plugin.storage.skopeo import inspect_argv
 
 USUAL_COMPRESSION = 3
 """How much larger layers usually are uncompressed; for estimates of space only."""

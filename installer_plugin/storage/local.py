@@ -22,17 +22,17 @@ from installer_plugin.model import (
 )
 from installer_plugin.storage.base import Found, Manifests
 from installer_plugin.storage.conf import RegistriesConf
-from installer_plugin.storage.config import digest_of, parse_config, parse_manifest
-from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.layer.tar_split import FREE_TEXT, TEXT_PER_BYTE
-from installer_plugin.storage.records import (
+from installer_plugin.storage.shortnames import candidates, same_short_name
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.manifests import digest_of, parse_config, parse_manifest
+from installer_plugin.storage.store.records import (
     MANIFEST_KEY,
     ImageRecord,
     LayerRecord,
     Records,
     layer_chain,
 )
-from installer_plugin.storage.shortnames import candidates, same_short_name
 
 _FILE_ENTRY = b'"type":1'
 _READ_SIZE = 1 << 20

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.runner import Command, CommandError, Runner, private_mounts_argv
-from installer_plugin.storage.records import LayerRecord
+from installer_plugin.storage.store.records import LayerRecord
 
 MOUNT_SCRIPT = 'mount -t overlay overlay -o "$1" "$2" && echo mounted && exec cat'
 """Mounts, says so, and keeps its mount namespace alive until its stdin is closed."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from installer_plugin.events import iec
 from installer_plugin.model import DiffId, Layer, ResolvedImage
-from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.records import layer_chain
-from installer_plugin.storage.target import TargetStore
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.records import layer_chain
+from installer_plugin.storage.store.target_store import TargetStore
 
 MissingLayers = Mapping[tuple[DiffId, ...], tuple[ResolvedImage, Layer]]
 """Layers to copy, by the chain of diff IDs from the base, each with an image that has it."""

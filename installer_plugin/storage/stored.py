@@ -11,14 +11,14 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import file_type
 from installer_plugin.model import ResolvedImage
-from installer_plugin.storage import locks
 from installer_plugin.storage.base import search_order
-from installer_plugin.storage.commit import SourceImage, StoredLayer
-from installer_plugin.storage.graphroot import GraphRoot
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_split import FileEntry
 from installer_plugin.storage.layer.tree import LayerTree, shown
-from installer_plugin.storage.records import Records, layer_chain
+from installer_plugin.storage.store import locks
+from installer_plugin.storage.store.commit import SourceImage, StoredLayer
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.records import Records, layer_chain
 
 _OpenedStore = tuple[GraphRoot, Records]
 

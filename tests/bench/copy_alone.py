@@ -15,7 +15,7 @@ from installer_plugin.stages.resolve import resolve
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.engines import EngineChoice, Surroundings, select_engines
 from installer_plugin.storage.local import open_local_stores
-from installer_plugin.storage.target import find_target_store
+from installer_plugin.storage.store.target_store import find_target_store
 
 
 def main(store: Path, source_root: Path, target: Path) -> None:

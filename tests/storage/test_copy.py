@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from installer_plugin.storage.records import big_data_file_name
+from installer_plugin.storage.store.records import big_data_file_name
 from tests.commands import CommandError, run, unshared
 from tests.debian import DebianRoot
 from tests.declared import Declared, build_image, unit

@@ -18,7 +18,7 @@ from installer_plugin.stages.discover import discover
 from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.local import open_local_stores
 from installer_plugin.storage.mounted import mounted_layers
-from installer_plugin.storage.records import LayerRecord
+from installer_plugin.storage.store.records import LayerRecord
 from tests.commands import run, unshared
 from tests.sources import SourceRootBuilder
 from tests.stores import Store, make_store

@@ -32,7 +32,7 @@ from installer_plugin.storage.engines import (
 )
 from installer_plugin.storage.local import open_local_stores
 from installer_plugin.storage.skopeo import SkopeoEngine
-from installer_plugin.storage.target import TargetStore, find_target_store
+from installer_plugin.storage.store.target_store import TargetStore, find_target_store
 from tests.commands import run
 from tests.disks import LoopFsFactory
 from tests.images import ImageSources

@@ -15,7 +15,7 @@ from installer_plugin.stages.resolve import resolve
 from installer_plugin.storage.base import Found
 from installer_plugin.storage.engines import Selected
 from installer_plugin.storage.remote import ScpEngine, SshSource, parse_inspected, scp_argv
-from installer_plugin.storage.target import find_target_store
+from installer_plugin.storage.store.target_store import find_target_store
 from tests import sshd
 from tests.images import ImageSources
 from tests.sshd import SshHost

@@ -12,15 +12,15 @@ from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.storage.conf import RegistriesConf, load_registries_conf
-from installer_plugin.storage.config import digest_of, parse_config
 from installer_plugin.storage.local import open_local_stores, stored_manifests
-from installer_plugin.storage.records import (
+from installer_plugin.storage.sources import open_sources, parse_source_spec
+from installer_plugin.storage.store.manifests import digest_of, parse_config
+from installer_plugin.storage.store.records import (
     big_data_file_name,
     layer_id,
     parse_images,
     parse_layers,
 )
-from installer_plugin.storage.sources import open_sources, parse_source_spec
 from tests.disks import LoopFsFactory
 from tests.images import ImageSources
 from tests.stores import Store, StoredImage, make_store

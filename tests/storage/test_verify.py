@@ -30,9 +30,9 @@ from installer_plugin.model import (
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages import verify as stage
 from installer_plugin.stages.verify import VerifyOptions, verify
-from installer_plugin.storage.consistency import store_problems
-from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.records import big_data_file_name, layer_id, toc_layer_id
+from installer_plugin.storage.store.consistency import store_problems
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.records import big_data_file_name, layer_id, toc_layer_id
 from tests.commands import run, unshared
 from tests.debian import DebianRoot
 from tests.images import ImageSources
@@ -858,7 +858,7 @@ from installer_plugin.events import Events
 from installer_plugin.model import Expected
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.verify import verify
-from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.store.graph_root import GraphRoot
 with GraphRoot.open(Path(sys.argv[1])) as store:
     try:
         verify(store, [Expected(reference=sys.argv[2], names=(sys.argv[2],))], Events(), Runner())

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.locks import (
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.locks import (
     IMAGES_LOCK,
     LAST_WRITE_SIZE,
     LAYERS_LOCK,
@@ -100,7 +100,7 @@ def test_flock_of_others_does_not_count(store: Path) -> None:
 def test_lock_waits_for_a_writer(way: str, store: Path) -> None:
     script = (
         "import sys, pathlib\n"
-        "from installer_plugin.storage.locks import *\n"
+        "from installer_plugin.storage.store.locks import *\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "with shared(path) if sys.argv[2] == 'shared' else exclusive(path, LAYERS_LOCK):\n"
         "    print('in', flush=True)\n"

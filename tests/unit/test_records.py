@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage.records import (
+from installer_plugin.storage.store.records import (
     ImageRecord,
     LayerRecord,
     Records,

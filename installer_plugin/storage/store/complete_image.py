@@ -13,10 +13,10 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.model import ImageId, ManifestDigest
-from installer_plugin.storage import locks
 from installer_plugin.storage.base import Manifests
-from installer_plugin.storage.graphroot import IMAGES_JSON, RECORDS_LIMIT, GraphRoot
-from installer_plugin.storage.records import (
+from installer_plugin.storage.store import locks
+from installer_plugin.storage.store.graph_root import IMAGES_JSON, RECORDS_LIMIT, GraphRoot
+from installer_plugin.storage.store.records import (
     MANIFEST_KEY,
     ImageRecord,
     big_data_file_name,

@@ -14,10 +14,10 @@ import pytest
 from installer_plugin.errors import DataError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.model import ImageId, ManifestDigest
-from installer_plugin.storage.config import digest_of
-from installer_plugin.storage.locks import IMAGES_LOCK
-from installer_plugin.storage.naming import Completion, complete_image
-from installer_plugin.storage.records import big_data_file_name
+from installer_plugin.storage.store.complete_image import Completion, complete_image
+from installer_plugin.storage.store.locks import IMAGES_LOCK
+from installer_plugin.storage.store.manifests import digest_of
+from installer_plugin.storage.store.records import big_data_file_name
 from tests.values import hexa
 
 A, B = ImageId(hexa("a")), ImageId(hexa("b"))

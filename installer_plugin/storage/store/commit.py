@@ -16,16 +16,16 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage import locks
-from installer_plugin.storage.consistency import LINK_ID, SMALL_FILE
-from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, GraphRoot
-from installer_plugin.storage.records import (
+from installer_plugin.storage.store import locks
+from installer_plugin.storage.store.consistency import LINK_ID, SMALL_FILE
+from installer_plugin.storage.store.graph_root import IMAGES_JSON, LAYERS_JSON, GraphRoot
+from installer_plugin.storage.store.records import (
     ImageRecord,
     LayerRecord,
     big_data_file_name,
     dump_records,
 )
-from installer_plugin.storage.target import sync_file_system
+from installer_plugin.storage.store.target_store import sync_file_system
 
 LINK_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 LINK_LENGTH = 26

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.atomic import replace_file
-from installer_plugin.storage import locks
-from installer_plugin.storage.consistency import LINK_ID, SMALL_FILE
-from installer_plugin.storage.graphroot import IMAGES_JSON, LAYERS_JSON, GraphRoot
-from installer_plugin.storage.records import (
+from installer_plugin.storage.store import locks
+from installer_plugin.storage.store.consistency import LINK_ID, SMALL_FILE
+from installer_plugin.storage.store.graph_root import IMAGES_JSON, LAYERS_JSON, GraphRoot
+from installer_plugin.storage.store.records import (
     MANIFEST_KEY,
     ImageRecord,
     Records,

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 
 from installer_plugin.errors import DataError, Problem
-from installer_plugin.storage import libpod
-from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.locks import LOCK_FILES
-from installer_plugin.storage.records import LayerRecord, Records
+from installer_plugin.storage.store import libpod_db
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.locks import LOCK_FILES
+from installer_plugin.storage.store.records import LayerRecord, Records
 
 LINK_ID = re.compile(r"[A-Z2-7]{26}")
 SMALL_FILE = 64 << 10
@@ -22,7 +22,7 @@ SMALL_FILE = 64 << 10
 
 def opening_problems(store: GraphRoot) -> tuple[Problem, ...]:
     """What keeps podman from opening the store, as bootc has it: read-only, at one path."""
-    return (*_lock_problems(store), *libpod.foreign_databases(store))
+    return (*_lock_problems(store), *libpod_db.foreign_databases(store))
 
 
 def store_problems(store: GraphRoot) -> tuple[Problem, ...]:

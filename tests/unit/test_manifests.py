@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage.config import (
+from installer_plugin.storage.store.manifests import (
     Platform,
     digest_of,
     instance_digest,

@@ -11,9 +11,14 @@ from dataclasses import dataclass
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import DiffId, ManifestDigest
-from installer_plugin.storage.config import Manifest, digest_of, parse_config, parse_manifest
-from installer_plugin.storage.graphroot import GraphRoot
-from installer_plugin.storage.records import (
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.manifests import (
+    Manifest,
+    digest_of,
+    parse_config,
+    parse_manifest,
+)
+from installer_plugin.storage.store.records import (
     MANIFEST_KEY,
     ImageRecord,
     LayerRecord,

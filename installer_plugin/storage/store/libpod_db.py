@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from installer_plugin.errors import DataError, Problem
-from installer_plugin.storage.graphroot import GraphRoot
+from installer_plugin.storage.store.graph_root import GraphRoot
 
 BOOTC_PATH = "/run/bootc/storage"
 """Where bootc mounts its store for podman (crates/lib/src/podstorage.rs, STORAGE_ALIAS_DIR)."""

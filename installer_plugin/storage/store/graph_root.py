@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Closing, Rootfs
-from installer_plugin.storage import locks
-from installer_plugin.storage.records import (
+from installer_plugin.storage.store import locks
+from installer_plugin.storage.store.records import (
     ImageRecord,
     Records,
     big_data_file_name,

@@ -14,7 +14,7 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.runner import Command, Runner
-from installer_plugin.storage import locks
+from installer_plugin.storage.store import locks
 
 RECEIPT_NAME = "bound-images.json"
 COMPAT_LINK = "ostree/bootc"

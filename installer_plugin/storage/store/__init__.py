@@ -1,0 +1,1 @@
+"""One containers-storage: its records, locks and big data, read and written."""
