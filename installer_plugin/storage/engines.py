@@ -14,7 +14,7 @@ from installer_plugin.storage.base import Engine
 from installer_plugin.storage.direct import DirectEngine
 from installer_plugin.storage.guards import Guard, Refusal, image_refusal
 from installer_plugin.storage.podman import PodmanEngine
-from installer_plugin.storage.remote import ScpEngine
+from installer_plugin.storage.scp import ScpEngine
 from installer_plugin.storage.skopeo import SkopeoEngine
 from installer_plugin.storage.stored import OpenStores
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.process.runner import Command, CommandError, Runner
-from installer_plugin.storage.skopeo import copy_argv
+from installer_plugin.storage.tool_argv import copy_argv
 
 TRANSPORTS = ("oci:", "oci-archive:", "dir:", "docker://", "docker-archive:")
 NAME = "localhost/source:1"

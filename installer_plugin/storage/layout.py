@@ -17,7 +17,6 @@ from installer_plugin.model import (
 )
 from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.storage.base import Found
-from installer_plugin.storage.skopeo import inspect_argv
 from installer_plugin.storage.store.manifests import (
     Manifest,
     digest_of,
@@ -25,6 +24,7 @@ from installer_plugin.storage.store.manifests import (
     parse_config,
     parse_manifest,
 )
+from installer_plugin.storage.tool_argv import inspect_argv
 
 USUAL_COMPRESSION = 3
 """How much larger layers usually are uncompressed; for estimates of space only."""
