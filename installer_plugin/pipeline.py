@@ -66,16 +66,16 @@ from installer_plugin.stages.record import creation_time, pair, record
 from installer_plugin.stages.resolve import resolve
 from installer_plugin.stages.retract import retracted_if_refuted
 from installer_plugin.stages.verify import VerifyOptions, verify
-from installer_plugin.storage.engines import (
+from installer_plugin.storage.engine.select import (
     EngineChoice,
     Selected,
     Surroundings,
     required_tools,
     select_engines,
 )
-from installer_plugin.storage.policy import load_policy
 from installer_plugin.storage.selinux import Policy, find_policy
-from installer_plugin.storage.sources import Sources
+from installer_plugin.storage.source.signature_policy import load_policy
+from installer_plugin.storage.source.specs import Sources
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.target_store import TargetStore, find_target_store
 

@@ -22,17 +22,17 @@ from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.conf import (
+from installer_plugin.storage.engine.select import EngineChoice
+from installer_plugin.storage.source.containers_conf import (
     RegistriesConf,
     load_registries_conf,
     load_storage_conf,
 )
-from installer_plugin.storage.engines import EngineChoice
-from installer_plugin.storage.fetched import NAME as FETCHED_NAME
-from installer_plugin.storage.fetched import TRANSPORTS, fetch_image
-from installer_plugin.storage.local import LocalStores, open_local_stores
-from installer_plugin.storage.mounted import mounted_layers
-from installer_plugin.storage.sources import Sources, open_sources, parse_source_spec
+from installer_plugin.storage.source.fetch import NAME as FETCHED_NAME
+from installer_plugin.storage.source.fetch import TRANSPORTS, fetch_image
+from installer_plugin.storage.source.local import LocalStores, open_local_stores
+from installer_plugin.storage.source.overlay_mount import mounted_layers
+from installer_plugin.storage.source.specs import Sources, open_sources, parse_source_spec
 from installer_plugin.storage.store.records import LayerRecord
 from installer_plugin.storage.store.target_store import Backend
 

@@ -10,8 +10,8 @@ import click
 
 from installer_plugin.block.base import Key, OpenOptions
 from installer_plugin.request import Request
-from installer_plugin.storage.engines import EngineChoice
-from installer_plugin.storage.sources import STORE_FORMS
+from installer_plugin.storage.engine.select import EngineChoice
+from installer_plugin.storage.source.specs import STORE_FORMS
 from installer_plugin.storage.store.target_store import Backend
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

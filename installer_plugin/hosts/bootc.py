@@ -30,7 +30,7 @@ from installer_plugin.process.runner import Command, CommandError, find_tool
 from installer_plugin.request import Context, Request
 from installer_plugin.staged.directory import StateDirectory
 from installer_plugin.staged.paths import with_absolute_paths
-from installer_plugin.storage.fetched import TRANSPORTS
+from installer_plugin.storage.source.fetch import TRANSPORTS
 
 BOOTC = "bootc"
 HELD_BACK = "set aside: the boot entries that bootc has written"

@@ -13,8 +13,8 @@ from installer_plugin.hosts.bootc_args import BootcInstall, Verb
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process.runner import Command
 from installer_plugin.request import IMAGE_PREFIX, Context, Request, open_root, open_stores
-from installer_plugin.storage.local import LocalStores
-from installer_plugin.storage.space import missing_layers, need_of
+from installer_plugin.storage.engine.space import missing_layers, need_of
+from installer_plugin.storage.source.local import LocalStores
 
 CONTAINER_ENVIRONMENT = Path("run/.containerenv")
 """Below ``/`` of a container; names its image, which is what bootc installs, if it is privileged."""

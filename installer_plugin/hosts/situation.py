@@ -9,7 +9,7 @@ from installer_plugin.hosts.bootc_args import BootcInstall
 from installer_plugin.hosts.way import TOOL_VARIABLE, Situation
 from installer_plugin.model import ResolvedImage
 from installer_plugin.request import Context, Request, configured, open_root
-from installer_plugin.storage.conf import load_storage_conf
+from installer_plugin.storage.source.containers_conf import load_storage_conf
 
 MODULES = "usr/lib/modules"
 

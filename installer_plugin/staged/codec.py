@@ -21,7 +21,7 @@ from installer_plugin.model import (
     parse_manifest_digest,
 )
 from installer_plugin.request import Request
-from installer_plugin.storage.engines import EngineChoice
+from installer_plugin.storage.engine.select import EngineChoice
 from installer_plugin.storage.store.target_store import Backend
 
 Json = Mapping[str, object]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from installer_plugin.model import SourceKind
 from installer_plugin.request import IMAGE_PREFIX, Request, configured
-from installer_plugin.storage.fetched import TRANSPORTS
-from installer_plugin.storage.sources import parse_source_spec
+from installer_plugin.storage.source.fetch import TRANSPORTS
+from installer_plugin.storage.source.specs import parse_source_spec
 
 
 def with_absolute_paths(request: Request) -> Request:

@@ -15,15 +15,15 @@ from installer_plugin.files.scratch import remove_stale, scratch_directory
 from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests, Place
-from installer_plugin.storage.engines import Selected
-from installer_plugin.storage.local import stored_manifests
-from installer_plugin.storage.space import (
+from installer_plugin.storage.engine.select import Selected
+from installer_plugin.storage.engine.space import (
     MissingLayers,
     choose_scratch,
     layers_to_copy,
     room_hint,
     scratch_need,
 )
+from installer_plugin.storage.source.local import stored_manifests
 from installer_plugin.storage.store.complete_image import Completion, complete_image
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.repair import remove_unfinished

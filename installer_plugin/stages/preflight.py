@@ -22,9 +22,8 @@ from installer_plugin.model import (
     SourceKind,
 )
 from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
-from installer_plugin.storage.engines import Selected, required_tools
-from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
-from installer_plugin.storage.space import (
+from installer_plugin.storage.engine.select import Selected, required_tools
+from installer_plugin.storage.engine.space import (
     MissingLayers,
     choose_scratch,
     free_room,
@@ -33,6 +32,7 @@ from installer_plugin.storage.space import (
     scratch_need,
     scratch_room,
 )
+from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
 from installer_plugin.storage.store.consistency import store_problems
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.target_store import TargetStore

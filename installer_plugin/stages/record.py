@@ -11,7 +11,7 @@ from installer_plugin.files.atomic import replace_file, sync_directory
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.model import CopiedImage, VerifiedImage
 from installer_plugin.receipt import Receipt, dump_receipt
-from installer_plugin.storage.space import room_hint
+from installer_plugin.storage.engine.space import room_hint
 
 HINT = "make the place writable and run the command again"
 

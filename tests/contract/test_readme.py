@@ -9,7 +9,7 @@ from installer_plugin.cli import main
 from installer_plugin.errors import BoundImagesError, ExitCode, InterruptedBySignal
 from installer_plugin.stages.label import CHECK
 from installer_plugin.stages.verify import CHECKS
-from installer_plugin.storage.engines import EngineChoice
+from installer_plugin.storage.engine.select import EngineChoice
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

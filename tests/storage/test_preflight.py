@@ -22,16 +22,16 @@ from installer_plugin.stages.preflight import (
     preflight,
 )
 from installer_plugin.stages.resolve import resolve
-from installer_plugin.storage.conf import RegistriesConf
-from installer_plugin.storage.engines import (
+from installer_plugin.storage.engine.select import (
     EngineChoice,
     Selected,
     Surroundings,
     required_tools,
     select_engines,
 )
-from installer_plugin.storage.local import open_local_stores
-from installer_plugin.storage.skopeo import SkopeoEngine
+from installer_plugin.storage.engine.skopeo import SkopeoEngine
+from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.store.target_store import TargetStore, find_target_store
 from tests.commands import run
 from tests.disks import LoopFsFactory

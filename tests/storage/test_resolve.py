@@ -11,9 +11,9 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import Resolution, resolve
-from installer_plugin.storage.conf import RegistriesConf, load_registries_conf
-from installer_plugin.storage.local import open_local_stores, stored_manifests
-from installer_plugin.storage.sources import open_sources, parse_source_spec
+from installer_plugin.storage.source.containers_conf import RegistriesConf, load_registries_conf
+from installer_plugin.storage.source.local import open_local_stores, stored_manifests
+from installer_plugin.storage.source.specs import open_sources, parse_source_spec
 from installer_plugin.storage.store.manifests import digest_of, parse_config
 from installer_plugin.storage.store.records import (
     big_data_file_name,

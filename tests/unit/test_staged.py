@@ -27,7 +27,7 @@ from installer_plugin.staged import codec
 from installer_plugin.staged.codec import Json
 from installer_plugin.staged.directory import Stage, StateDirectory
 from installer_plugin.staged.paths import with_absolute_paths
-from installer_plugin.storage.engines import EngineChoice
+from installer_plugin.storage.engine.select import EngineChoice
 from installer_plugin.storage.store.target_store import Backend
 
 SHA = "sha256:" + "ab" * 32

@@ -21,9 +21,9 @@ from installer_plugin.model import (
     parse_image_id,
 )
 from installer_plugin.storage.base import Found, Manifests
-from installer_plugin.storage.conf import RegistriesConf
 from installer_plugin.storage.layer.tar_split import FREE_TEXT, TEXT_PER_BYTE
-from installer_plugin.storage.shortnames import candidates, same_short_name
+from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.short_names import candidates, same_short_name
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.manifests import digest_of, parse_config, parse_manifest
 from installer_plugin.storage.store.records import (

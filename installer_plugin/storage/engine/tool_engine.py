@@ -13,8 +13,8 @@ from pathlib import Path
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
-from installer_plugin.storage.space import free_room
-from installer_plugin.storage.stored import require_own_content
+from installer_plugin.storage.engine.source_layers import require_own_content
+from installer_plugin.storage.engine.space import free_room
 
 POLL_SECONDS = 0.5
 """How often the target's free space is looked at."""

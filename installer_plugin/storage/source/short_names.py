@@ -11,7 +11,7 @@ from installer_plugin.declarations.reference import (
     ImageReference,
     parse_reference,
 )
-from installer_plugin.storage.conf import RegistriesConf
+from installer_plugin.storage.source.containers_conf import RegistriesConf
 
 LOCALHOST = "localhost"
 

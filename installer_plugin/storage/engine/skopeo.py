@@ -7,8 +7,8 @@ from pathlib import Path
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Command
 from installer_plugin.storage.base import search_order
+from installer_plugin.storage.engine.tool_engine import StoreToolEngine
 from installer_plugin.storage.tool_argv import copy_argv, source_store_spec, target_image
-from installer_plugin.storage.toolengine import StoreToolEngine
 
 
 class SkopeoEngine(StoreToolEngine):
@@ -18,7 +18,7 @@ class SkopeoEngine(StoreToolEngine):
     tools = ("skopeo", "unshare", "setpriv")
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
+        """See :class:`~installer_plugin.storage.engine.tool_engine.ToolEngine`."""
         command = Command(
             argv=copy_argv(
                 self._source(image, scratch),

@@ -11,12 +11,12 @@ from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Engine
-from installer_plugin.storage.direct import DirectEngine
-from installer_plugin.storage.guards import Guard, Refusal, image_refusal
-from installer_plugin.storage.podman import PodmanEngine
-from installer_plugin.storage.scp import ScpEngine
-from installer_plugin.storage.skopeo import SkopeoEngine
-from installer_plugin.storage.stored import OpenStores
+from installer_plugin.storage.engine.direct import DirectEngine
+from installer_plugin.storage.engine.direct_guards import Guard, Refusal, image_refusal
+from installer_plugin.storage.engine.podman import PodmanEngine
+from installer_plugin.storage.engine.scp import ScpEngine
+from installer_plugin.storage.engine.skopeo import SkopeoEngine
+from installer_plugin.storage.engine.source_layers import OpenStores
 
 
 class EngineChoice(StrEnum):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from installer_plugin.errors import DataError
-from installer_plugin.storage.conf import (
+from installer_plugin.storage.source.containers_conf import (
     OSBUILD_STORE,
     RegistriesConf,
     StorageConf,

@@ -3,8 +3,8 @@
 import pytest
 
 from installer_plugin.declarations.reference import parse_reference
-from installer_plugin.storage.conf import RegistriesConf
-from installer_plugin.storage.shortnames import candidates, same_short_name
+from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.short_names import candidates, same_short_name
 from tests.values import digest
 
 PIN = digest("pin")

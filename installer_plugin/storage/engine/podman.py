@@ -7,8 +7,8 @@ from pathlib import Path
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process.runner import Command
 from installer_plugin.storage.base import search_order
+from installer_plugin.storage.engine.tool_engine import StoreToolEngine
 from installer_plugin.storage.tool_argv import push_argv, reading_options, target_image
-from installer_plugin.storage.toolengine import StoreToolEngine
 
 
 class PodmanEngine(StoreToolEngine):
@@ -18,7 +18,7 @@ class PodmanEngine(StoreToolEngine):
     tools = ("podman", "unshare", "setpriv")
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
+        """See :class:`~installer_plugin.storage.engine.tool_engine.ToolEngine`."""
         argv = push_argv(
             reading_options(search_order(image, self.stores), scratch),
             image.source.item,

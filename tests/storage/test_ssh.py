@@ -13,9 +13,9 @@ from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.stages.copy import CopyOptions, copy
 from installer_plugin.stages.resolve import resolve
 from installer_plugin.storage.base import Found
-from installer_plugin.storage.engines import Selected
-from installer_plugin.storage.remote import SshSource, parse_inspected
-from installer_plugin.storage.scp import ScpEngine, scp_argv
+from installer_plugin.storage.engine.scp import ScpEngine, scp_argv
+from installer_plugin.storage.engine.select import Selected
+from installer_plugin.storage.source.ssh import SshSource, parse_inspected
 from installer_plugin.storage.store.target_store import find_target_store
 from tests import sshd
 from tests.images import ImageSources

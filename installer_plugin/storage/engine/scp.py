@@ -14,9 +14,9 @@ from pathlib import Path
 
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process.runner import Command, CommandError, Runner
-from installer_plugin.storage.remote import parse_address, ssh_argv
+from installer_plugin.storage.engine.tool_engine import ToolEngine
+from installer_plugin.storage.source.ssh import parse_address, ssh_argv
 from installer_plugin.storage.tool_argv import copy_argv, podman_argv, push_argv, target_image
-from installer_plugin.storage.toolengine import ToolEngine
 
 SSH_PORT = 22
 _TO_FILE = 'file=$1; shift; exec "$@" >"$file"'
@@ -49,7 +49,7 @@ class ScpEngine(ToolEngine):
         self._runner = runner
 
     def copy(self, image: ResolvedImage, graph_root: Path, scratch: Path) -> None:
-        """See :class:`~installer_plugin.storage.toolengine.ToolEngine`."""
+        """See :class:`~installer_plugin.storage.engine.tool_engine.ToolEngine`."""
         options = ("--root", str(scratch / "fetched"))
         target = target_image(image.image_id, graph_root, scratch)
         try:

@@ -13,10 +13,10 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import ImageSource
-from installer_plugin.storage.conf import RegistriesConf
-from installer_plugin.storage.layout import LayoutSource
-from installer_plugin.storage.local import open_local_stores
-from installer_plugin.storage.remote import SshSource, parse_address
+from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.local import open_local_stores
+from installer_plugin.storage.source.oci_layout import LayoutSource
+from installer_plugin.storage.source.ssh import SshSource, parse_address
 from installer_plugin.storage.store.graph_root import IMAGES_JSON
 
 _LAYOUTS = (SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR)

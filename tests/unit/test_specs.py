@@ -7,8 +7,8 @@ import pytest
 from installer_plugin.errors import DataError
 from installer_plugin.model import SourceKind
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.conf import RegistriesConf
-from installer_plugin.storage.sources import SourceSpec, open_sources, parse_source_spec
+from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.specs import SourceSpec, open_sources, parse_source_spec
 
 STORE = SourceKind.CONTAINERS_STORAGE
 REGISTRIES = RegistriesConf(aliases={})

@@ -15,9 +15,9 @@ from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.files.scratch import PREFIX
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.discover import discover
-from installer_plugin.storage.conf import RegistriesConf
-from installer_plugin.storage.local import open_local_stores
-from installer_plugin.storage.mounted import mounted_layers
+from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.local import open_local_stores
+from installer_plugin.storage.source.overlay_mount import mounted_layers
 from installer_plugin.storage.store.records import LayerRecord
 from tests.commands import run, unshared
 from tests.sources import SourceRootBuilder

@@ -21,12 +21,12 @@ from installer_plugin.process.pool import do_jobs
 from installer_plugin.process.pool_worker import Moved as JobMoved
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
-from installer_plugin.storage.guards import image_refusal
+from installer_plugin.storage.engine.direct_guards import image_refusal
+from installer_plugin.storage.engine.source_layers import OpenStores
 from installer_plugin.storage.layer.jobs import CopyLayer, path_for_others
 from installer_plugin.storage.store.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import big_data_file_name
-from installer_plugin.storage.stored import OpenStores
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""How images are copied: which engine takes which image, and the engines."""
