@@ -11,7 +11,7 @@ from pathlib import Path
 
 from installer_plugin import __version__
 from installer_plugin.block.base import OpenedTarget, OpenOptions
-from installer_plugin.block.opened import make_writable
+from installer_plugin.block.target import make_writable
 from installer_plugin.errors import (
     BoundImagesError,
     ConfigError,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from installer_plugin.block.base import OpenedTarget, OpenOptions
-from installer_plugin.block.opened import open_target
+from installer_plugin.block.target import open_target
 from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import (
     BoundImagesError,

@@ -13,7 +13,7 @@ from installer_plugin.block.base import (
     OpenOptions,
     TargetDisk,
 )
-from installer_plugin.block.layout import BlivetOpener, blivet_missing
+from installer_plugin.block.blivet import BlivetOpener, blivet_missing
 from installer_plugin.block.luks import Cryptsetup
 from installer_plugin.block.lvm import activate
 from installer_plugin.block.probe import ProbeReader

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from installer_plugin.block.base import Partition
-from installer_plugin.block.journal import Journal
-from installer_plugin.block.loopdev import SECTOR, Backing, configure, free_number
-from installer_plugin.block.steps import NODES_PREFIX, LoopStep, NodeStep
+from installer_plugin.block.loop_ioctl import SECTOR, Backing, configure, free_number
+from installer_plugin.block.undo_journal import Journal
+from installer_plugin.block.undo_steps import NODES_PREFIX, LoopStep, NodeStep
 from installer_plugin.errors import HostError, Problem
 from installer_plugin.process.runner import Command, CommandError
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from installer_plugin.block.base import ROOT_NAME, OpenOptions
-from installer_plugin.block.finding import usual_node
 from installer_plugin.block.imageformat import require_raw
+from installer_plugin.block.in_use import require_free, require_unattached
 from installer_plugin.block.luks import require_key
-from installer_plugin.block.usage import require_free, require_unattached
+from installer_plugin.block.root_finder import usual_node
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
 from installer_plugin.hosts.bootc_args import BootcInstall, Verb
 from installer_plugin.process.runner import CommandError, Runner

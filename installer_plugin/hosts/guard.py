@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.block.claim import claimed, owned_prefix
-from installer_plugin.block.journal import opening
+from installer_plugin.block.owner_lock import claimed, owned_prefix
+from installer_plugin.block.undo_journal import opening
 from installer_plugin.errors import (
     BoundImagesError,
     DataError,

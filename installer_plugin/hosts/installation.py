@@ -11,9 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from installer_plugin.block.base import OpenedTarget, OpenOptions
-from installer_plugin.block.journal import close_stale, opening
 from installer_plugin.block.luks import TokenError
-from installer_plugin.block.opened import make_writable, open_target
+from installer_plugin.block.target import make_writable, open_target
+from installer_plugin.block.undo_journal import close_stale, opening
 from installer_plugin.errors import (
     BoundImagesError,
     ConfigError,

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from installer_plugin.block.mountinfo import parse_mountinfo, roots_of_store
 from installer_plugin.errors import (
     BoundImagesError,
     DataError,
@@ -31,7 +32,6 @@ from installer_plugin.files.atomic import replace_file
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.boot_entries import Entries, held_back
 from installer_plugin.hosts.guard import over
-from installer_plugin.hosts.mountinfo import parse_mountinfo, roots_of_store
 from installer_plugin.hosts.phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.relay import written_to
 from installer_plugin.process.procfs import find_process

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from installer_plugin.block.base import Key, OpenOptions
-from installer_plugin.block.opened import open_boot_places
 from installer_plugin.block.probe import list_loops
+from installer_plugin.block.target import open_boot_places
 from installer_plugin.errors import DataError, HostError, Problem
 from installer_plugin.events import Events
 from installer_plugin.hosts.before import Before

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from installer_plugin.block.base import ROOT_TYPES, OpenedTarget, OpenOptions
-from installer_plugin.block.opened import open_target
+from installer_plugin.block.target import open_target
 from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.process.runner import Runner
 from tests.commands import run

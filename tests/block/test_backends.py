@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_subprocess import FakeProcess
 
-from installer_plugin.block import backends, layout, luks, udev
+from installer_plugin.block import backends, blivet, luks, udev
 from installer_plugin.block.backends import FallbackReader, choose_opener, choose_reader
 from installer_plugin.block.base import (
     BackendChoice,
@@ -19,7 +19,7 @@ from installer_plugin.block.base import (
     TargetDisk,
     root_types,
 )
-from installer_plugin.block.layout import blivet_missing, mismatch
+from installer_plugin.block.blivet import blivet_missing, mismatch
 from installer_plugin.block.luks import Cryptsetup, read_passphrase
 from installer_plugin.block.udev import device_mapper_env, ended_with_us
 from installer_plugin.errors import ConfigError, DataError, HostError
@@ -289,7 +289,7 @@ def test_luks1_has_no_tokens(fp: FakeProcess) -> None:
 def test_blivet_gets_text_and_others_go_to_cryptsetup(fp: FakeProcess, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"\xff\xfe\n")
     fp.register(["setpriv", fp.any()])
-    opener = layout.BlivetOpener(Cryptsetup(Runner(), read_only=False))
+    opener = blivet.BlivetOpener(Cryptsetup(Runner(), read_only=False))
     opener.open_luks(Path("/dev/x"), "name", Key(passphrase_file=tmp_path / "file"))
     (argv,) = fp.calls
     assert isinstance(argv, tuple)

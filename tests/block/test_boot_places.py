@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.block.base import OpenOptions
-from installer_plugin.block.opened import make_writable, open_boot_places
+from installer_plugin.block.target import make_writable, open_boot_places
 from installer_plugin.errors import ConfigError
 from installer_plugin.events import Events
 from installer_plugin.hosts.boot_entries import ASIDE, NOTE, held_back, restore, set_aside

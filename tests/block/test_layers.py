@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.block.base import BackendChoice, Key
-from installer_plugin.block.layout import blivet_missing
-from installer_plugin.block.opened import make_writable
+from installer_plugin.block.blivet import blivet_missing
+from installer_plugin.block.target import make_writable
 from installer_plugin.errors import ConfigError
 from installer_plugin.process.runner import Runner
 from tests.block.scene import (

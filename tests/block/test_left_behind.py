@@ -12,11 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.block import journal as journal_module
-from installer_plugin.block.journal import PREFIX, Journal, close_stale, opening, private_directory
-from installer_plugin.block.loopdev import Backing
+from installer_plugin.block import undo_journal as journal_module
+from installer_plugin.block.loop_ioctl import Backing
 from installer_plugin.block.loops import attach
-from installer_plugin.block.steps import (
+from installer_plugin.block.undo_journal import (
+    PREFIX,
+    Journal,
+    close_stale,
+    opening,
+    private_directory,
+)
+from installer_plugin.block.undo_steps import (
     FlushStep,
     GroupStep,
     LoopStep,
@@ -111,7 +117,7 @@ def test_directory_we_work_in_survives(
 def test_target_that_is_still_used_is_no_success(
     image: Path, opener: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("installer_plugin.block.steps.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("installer_plugin.block.undo_steps.PATIENCE_SECONDS", 0.3)
     with pytest.raises(HostError, match="umount failed") as caught, opener(image) as target:
         user = subprocess.Popen(("sleep", "600"), cwd=target.physical_root)
     assert "the next call" in caught.value.problems[-1].hint
@@ -129,7 +135,7 @@ _CHILD = """
 import sys, time
 from pathlib import Path
 from installer_plugin.block.base import OpenOptions
-from installer_plugin.block.opened import make_writable, open_target
+from installer_plugin.block.target import make_writable, open_target
 from installer_plugin.events import Events
 from installer_plugin.process.runner import Runner
 print("begun", flush=True)

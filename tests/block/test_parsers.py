@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer_plugin.block.base import Partition, Signature
+from installer_plugin.block.in_use import uses_of
 from installer_plugin.block.luks import parse_tokens
 from installer_plugin.block.lvm import parse_lvs
 from installer_plugin.block.mounts import (
@@ -26,9 +27,8 @@ from installer_plugin.block.probe import (
     parse_sfdisk,
     parse_signature,
 )
-from installer_plugin.block.steps import parse_steps
 from installer_plugin.block.udev import _decoded, partition_of
-from installer_plugin.block.usage import uses_of
+from installer_plugin.block.undo_steps import parse_steps
 from installer_plugin.errors import DataError
 
 SFDISK = """{

@@ -17,7 +17,16 @@ from typing import Any
 import pytest
 from pytest_subprocess import FakeProcess
 
-from installer_plugin.block import finding, loopdev, loops, lvm, namespace, opened, steps, udev
+from installer_plugin.block import (
+    loop_ioctl,
+    loops,
+    lvm,
+    namespace,
+    root_finder,
+    target,
+    udev,
+    undo_steps,
+)
 from installer_plugin.block.base import (
     LUKS,
     LVM,
@@ -30,15 +39,15 @@ from installer_plugin.block.base import (
     Volume,
     root_types,
 )
-from installer_plugin.block.finding import Finder
-from installer_plugin.block.journal import Journal
-from installer_plugin.block.layout import BlivetOpener
-from installer_plugin.block.loopdev import Backing, loop_config
+from installer_plugin.block.blivet import BlivetOpener
+from installer_plugin.block.loop_ioctl import Backing, loop_config
 from installer_plugin.block.loops import attach
 from installer_plugin.block.luks import Cryptsetup, no_key, wrong_key
 from installer_plugin.block.lvm import LogicalVolume
-from installer_plugin.block.opened import make_writable, open_target
-from installer_plugin.block.steps import GroupStep, MappingStep
+from installer_plugin.block.root_finder import Finder
+from installer_plugin.block.target import make_writable, open_target
+from installer_plugin.block.undo_journal import Journal
+from installer_plugin.block.undo_steps import GroupStep, MappingStep
 from installer_plugin.errors import ConfigError, DataError, HostError
 from installer_plugin.events import Events
 from installer_plugin.process.runner import Runner
@@ -101,10 +110,10 @@ def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             kind, _, label = contents[name].partition(" ")
             return f"TYPE={kind}\nLABEL={label}\n"
 
-        monkeypatch.setattr(finding, "probe", content)
-        monkeypatch.setattr(finding, "list_volumes", lambda *_: tuple(volumes))
+        monkeypatch.setattr(root_finder, "probe", content)
+        monkeypatch.setattr(root_finder, "list_volumes", lambda *_: tuple(volumes))
         monkeypatch.setattr(
-            finding, "partition_device", lambda disk, each, *_: Path(f"{disk}{each.number}")
+            root_finder, "partition_device", lambda disk, each, *_: Path(f"{disk}{each.number}")
         )
         journal = Journal(tmp_path, Runner())
         finder = Finder(
@@ -239,8 +248,8 @@ def test_group_is_deactivated_by_its_uuid(fp: FakeProcess, tmp_path: Path) -> No
 def test_mapping_is_closed_until_it_is_gone(
     fp: FakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "MAPPER", tmp_path)
-    monkeypatch.setattr(steps, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(undo_steps, "MAPPER", tmp_path)
+    monkeypatch.setattr(undo_steps, "PAUSE_SECONDS", 0)
     (tmp_path / "name").touch()
     fp.register(["cryptsetup", "close", "name"], returncode=5)
     fp.register(["cryptsetup", "close", "name"], callback=lambda _: (tmp_path / "name").unlink())
@@ -251,8 +260,8 @@ def test_mapping_is_closed_until_it_is_gone(
 def test_mapping_that_stays_is_an_error(
     fp: FakeProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "MAPPER", tmp_path)
-    monkeypatch.setattr(steps, "PATIENCE_SECONDS", -1)
+    monkeypatch.setattr(undo_steps, "MAPPER", tmp_path)
+    monkeypatch.setattr(undo_steps, "PATIENCE_SECONDS", -1)
     (tmp_path / "name").touch()
     fp.register(["cryptsetup", "close", "name"])
     with pytest.raises(DataError, match="still in use"):
@@ -388,7 +397,7 @@ def _error(number: int) -> OSError:
 def test_no_loop_device_to_be_had(
     journal: Journal, backing: Backing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loopdev, "CONTROL", Path("/nowhere"))
+    monkeypatch.setattr(loop_ioctl, "CONTROL", Path("/nowhere"))
     with pytest.raises(HostError, match="none can be had: No such file") as caught:
         attach(backing, journal)
     assert "modprobe loop" in caught.value.problems[0].hint
@@ -466,7 +475,7 @@ def test_program_that_is_missing_is_named(
 ) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(b"x" * 8192)
-    monkeypatch.setattr(opened, "own_mounts", nullcontext)
+    monkeypatch.setattr(target, "own_mounts", nullcontext)
     options = OpenOptions(state=tmp_path / "state")
 
     def missing(_: object) -> None:

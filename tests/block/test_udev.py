@@ -14,7 +14,7 @@ _OPEN = """
 import sys
 from pathlib import Path
 from installer_plugin.block.base import BackendChoice, OpenOptions
-from installer_plugin.block.opened import make_writable, open_target
+from installer_plugin.block.target import make_writable, open_target
 from installer_plugin.errors import BoundImagesError
 from installer_plugin.events import Events, PlainSink
 from installer_plugin.process.runner import Runner

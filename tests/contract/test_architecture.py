@@ -214,7 +214,7 @@ def test_a_broken_rule_is_found(module: str, source: str, expected: str) -> None
     [
         ("process.runner", "import subprocess"),
         ("cli.options", "import click"),
-        ("block.layout", "import blivet"),
+        ("block.blivet", "import blivet"),
         ("model", "from installer_plugin.errors import ConfigError"),
         ("stages.verify", "from installer_plugin.storage.layer import tar_split"),
         ("stages.verify.layers", "from installer_plugin.stages.verify.names import check"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from installer_plugin.hosts.mountinfo import parse_mountinfo, roots_of_store
+from installer_plugin.block.mountinfo import parse_mountinfo, roots_of_store
 
 ALIAS = "/run/bootc/storage"
 DISK = "60 30 7:3 / /run/bootc/mounts/rootfs rw,relatime shared:9 - ext4 /dev/loop0p3 rw"

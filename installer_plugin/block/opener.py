@@ -10,9 +10,8 @@ from pathlib import Path
 
 from installer_plugin.block.backends import STAGE, choose_opener, choose_reader
 from installer_plugin.block.base import LayerOpener, OpenedTarget, OpenOptions
-from installer_plugin.block.finding import Finder, FoundRoot
-from installer_plugin.block.journal import Journal
-from installer_plugin.block.loopdev import Backing
+from installer_plugin.block.in_use import require_free, require_unattached
+from installer_plugin.block.loop_ioctl import Backing
 from installer_plugin.block.loops import SYSFS, attach, sector_size
 from installer_plugin.block.mounts import (
     look_options,
@@ -20,9 +19,10 @@ from installer_plugin.block.mounts import (
     mount_options,
     remount_argv,
 )
-from installer_plugin.block.steps import FlushStep, MountStep, set_writable
+from installer_plugin.block.root_finder import Finder, FoundRoot
 from installer_plugin.block.subvolumes import subvolume_option
-from installer_plugin.block.usage import require_free, require_unattached
+from installer_plugin.block.undo_journal import Journal
+from installer_plugin.block.undo_steps import FlushStep, MountStep, set_writable
 from installer_plugin.errors import BoundImagesError, DataError, HostError, Problem
 from installer_plugin.events import Events
 from installer_plugin.process.runner import Command, CommandError, Runner

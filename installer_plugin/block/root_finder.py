@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from installer_plugin.block import roots
+from installer_plugin.block import root_choice
 from installer_plugin.block.base import (
     LUKS,
     LVM,
@@ -18,14 +18,15 @@ from installer_plugin.block.base import (
     TargetDisk,
     Volume,
 )
-from installer_plugin.block.journal import Journal
-from installer_plugin.block.loopdev import Backing
+from installer_plugin.block.loop_ioctl import Backing
 from installer_plugin.block.loops import partition_device
 from installer_plugin.block.luks import LockedError, WrongKeyError
 from installer_plugin.block.lvm import LogicalVolume, list_volumes
 from installer_plugin.block.mounts import look_options, mount_argv
 from installer_plugin.block.probe import parse_signature, probe
-from installer_plugin.block.steps import (
+from installer_plugin.block.subvolumes import TOP, choose_subvolume, holds_system, subvolume_option
+from installer_plugin.block.undo_journal import Journal
+from installer_plugin.block.undo_steps import (
     MAPPER,
     GroupStep,
     MappingStep,
@@ -34,7 +35,6 @@ from installer_plugin.block.steps import (
     disk_sequence,
     set_read_only,
 )
-from installer_plugin.block.subvolumes import TOP, choose_subvolume, holds_system, subvolume_option
 from installer_plugin.process.runner import Command
 
 
@@ -81,19 +81,19 @@ class Finder:
         if wanted:
             chosen: Volume | None = self._chosen(volumes, wanted)
         else:
-            chosen = roots.marked(volumes, self.subject)
+            chosen = root_choice.marked(volumes, self.subject)
         return self._inside(volumes, chosen) if chosen else self._searched(volumes)
 
     def boot_volumes(self) -> tuple[Volume, ...]:
         """The partitions that a boot loader reads beside the root; raises as :meth:`find` does."""
         volumes = self._volumes(self.reader.read(self.disk))
-        return tuple(map(self._usable, roots.boot_volumes(volumes)))
+        return tuple(map(self._usable, root_choice.boot_volumes(volumes)))
 
     def _volumes(self, disk: TargetDisk) -> tuple[Volume, ...]:
         if not disk.partitions:
-            return (roots.volume_of_disk(disk),)
+            return (root_choice.volume_of_disk(disk),)
         return tuple(
-            roots.volume_of(partition, usual_node(self.disk, partition.number))
+            root_choice.volume_of(partition, usual_node(self.disk, partition.number))
             for partition in disk.partitions
         )
 
@@ -105,24 +105,24 @@ class Finder:
             volumes += tuple(self._leaves_if_key(volumes, layered, locked))
         if not any(wanted in volume.names for volume in volumes):
             _raise_wrong_key(locked)
-        return roots.choose(volumes, wanted, self.subject)
+        return root_choice.choose(volumes, wanted, self.subject)
 
     def _inside(self, volumes: tuple[Volume, ...], chosen: Volume) -> FoundRoot:
         """The file system of a volume that is known to be or to contain the root."""
-        roots.require_openable(chosen, self.subject)
+        root_choice.require_openable(chosen, self.subject)
         leaves = tuple(self._leaves(volumes, chosen))
         if len(leaves) == 1:
-            roots.require_openable(leaves[0], self.subject)
+            root_choice.require_openable(leaves[0], self.subject)
             return FoundRoot(volume=leaves[0], subvolume=self._subvolume(leaves[0]))
         return self._best(leaves)
 
     def _searched(self, volumes: tuple[Volume, ...]) -> FoundRoot:
         """The root among volumes of which none says that it is one."""
         locked: list[LockedError] = []
-        leaves = tuple(self._leaves_if_key(volumes, roots.openable(volumes), locked))
+        leaves = tuple(self._leaves_if_key(volumes, root_choice.openable(volumes), locked))
         try:
             return self._best(leaves)
-        except roots.NoRootError:
+        except root_choice.NoRootError:
             _raise_wrong_key(locked)
             if locked:
                 raise locked[0] from None
@@ -130,12 +130,12 @@ class Finder:
 
     def _best(self, leaves: tuple[Volume, ...]) -> FoundRoot:
         """The root among file systems: by label, else by what they hold."""
-        leaves = tuple(roots.openable(leaves))
-        labelled = roots.marked(leaves, self.subject)
+        leaves = tuple(root_choice.openable(leaves))
+        labelled = root_choice.marked(leaves, self.subject)
         if labelled:
             return FoundRoot(volume=labelled, subvolume=self._subvolume(labelled))
         held = [leaf for leaf in leaves if self._holds(leaf)]
-        root = roots.only(held, self.subject)
+        root = root_choice.only(held, self.subject)
         return FoundRoot(volume=root, subvolume=self._subvolume(root))
 
     # --- layers ------------------------------------------------------------------------------

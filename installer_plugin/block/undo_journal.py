@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer_plugin.block.claim import claimed, owned_prefix
 from installer_plugin.block.mounts import mounted_at
-from installer_plugin.block.steps import LoopStep, Step, dump_step, parse_steps
+from installer_plugin.block.owner_lock import claimed, owned_prefix
+from installer_plugin.block.undo_steps import LoopStep, Step, dump_step, parse_steps
 from installer_plugin.errors import (
     DataError,
     HostError,

@@ -8,7 +8,7 @@ import pytest
 
 from installer_plugin.block import loops
 from installer_plugin.block.base import ROOT_TYPES
-from installer_plugin.block.opened import make_writable
+from installer_plugin.block.target import make_writable
 from installer_plugin.process.runner import Runner
 from tests.block.scene import (
     LINUX,

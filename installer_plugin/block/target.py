@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from installer_plugin.block import mounting
+from installer_plugin.block import opener
 from installer_plugin.block.backends import STAGE
 from installer_plugin.block.base import OpenedTarget, OpenOptions
 from installer_plugin.block.imageformat import require_raw
-from installer_plugin.block.journal import Journal, close_stale, opening, private_directory
 from installer_plugin.block.luks import require_key
-from installer_plugin.block.mounting import Opening
 from installer_plugin.block.namespace import own_mounts
+from installer_plugin.block.opener import Opening
+from installer_plugin.block.undo_journal import Journal, close_stale, opening, private_directory
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
 from installer_plugin.events import Events
 from installer_plugin.process.runner import CommandError, Runner
@@ -89,7 +89,7 @@ def make_writable(target: OpenedTarget, runner: Runner) -> None:
     if target.device is None:
         return
     try:
-        mounting.make_writable(target.device, target.physical_root, runner)
+        opener.make_writable(target.device, target.physical_root, runner)
     except CommandError as error:
         hint = "look at its file system with fsck"
         raise HostError(error.problem(str(target.named), hint=hint)) from error
