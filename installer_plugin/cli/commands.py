@@ -15,7 +15,7 @@ from installer_plugin.cli.options import PLACE, Given, opening_of, options, requ
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.cli.stage import stage
 from installer_plugin.errors import SourceImageError
-from installer_plugin.hosts.guard import close_abandoned
+from installer_plugin.hosts.bootc.watchdog import close_abandoned
 from installer_plugin.model import Severity
 from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report

@@ -10,11 +10,11 @@ from installer_plugin.cli import options as opt
 from installer_plugin.cli.options import Given, opening_of, options, request_of
 from installer_plugin.cli.output import open_output, run_to_exit
 from installer_plugin.hooks.running import TIMEOUT_SECONDS
-from installer_plugin.hosts import bootc
-from installer_plugin.hosts.bootc_args import parse_bootc_install
-from installer_plugin.hosts.installation import InstallRequest
-from installer_plugin.hosts.phases import HookOptions
-from installer_plugin.hosts.way import When
+from installer_plugin.hosts.bootc import install as bootc_install
+from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
+from installer_plugin.hosts.bootc.hook_phases import HookOptions
+from installer_plugin.hosts.bootc.mode import When
+from installer_plugin.hosts.bootc.run import InstallRequest
 from installer_plugin.stages import report
 
 
@@ -81,7 +81,7 @@ def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
             ),
             opening=opening_of(**own),
         )
-        done = bootc.install(asked, output.context)
+        done = bootc_install.install(asked, output.context)
         document = report.document(
             "install",
             source,

@@ -11,7 +11,7 @@ from installer_plugin.block.base import OpenOptions
 from installer_plugin.block.target import make_writable, open_boot_places
 from installer_plugin.errors import ConfigError
 from installer_plugin.events import Events
-from installer_plugin.hosts.boot_entries import ASIDE, NOTE, held_back, restore, set_aside
+from installer_plugin.hosts.bootc.boot_entries import ASIDE, NOTE, held_back, restore, set_aside
 from installer_plugin.process.runner import Runner
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import ESP, ROOT, SYSTEM, Opener, Part, make_disk, mounted, place

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.hosts.finalize import FREEZE
+from installer_plugin.hosts.bootc.finalize import FREEZE
 from tests.commands import run
 from tests.crafted import Entry, layer_tar, write_layout
 from tests.disks import LoopFsFactory

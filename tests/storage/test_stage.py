@@ -18,8 +18,8 @@ from installer_plugin.hooks.phases import OUR_STAGES, VERIFY_STAGE, Phase
 from installer_plugin.hooks.running import Facts, run_phase
 from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context, Request
-from installer_plugin.staged.directory import Stage, StateDirectory
-from installer_plugin.staged.running import hook_state, note_overridden, run_stage, stage_calls
+from installer_plugin.state.run_stage import hook_state, note_overridden, run_stage, stage_calls
+from installer_plugin.state.state_directory import Stage, StateDirectory
 from tests.disks import FsKind, LoopFsFactory
 from tests.hooked import Hooked, Said
 from tests.images import REPOSITORY, ImageSources

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.events import Events
-from installer_plugin.hosts.boot_entries import ASIDE, NOTE, held_back, set_aside
+from installer_plugin.hosts.bootc.boot_entries import ASIDE, NOTE, held_back, set_aside
 
 
 def make_entries(root: Path) -> Path:

@@ -6,8 +6,8 @@ import pytest
 
 from installer_plugin.block.base import OpenOptions
 from installer_plugin.errors import ConfigError
-from installer_plugin.hosts.bootc_args import parse_bootc_install
-from installer_plugin.hosts.disk import require_opening
+from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
+from installer_plugin.hosts.bootc.target_checks import require_opening
 
 
 @pytest.fixture

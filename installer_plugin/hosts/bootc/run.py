@@ -26,26 +26,26 @@ from installer_plugin.errors import (
 )
 from installer_plugin.events import Events
 from installer_plugin.hooks.phases import Phase
-from installer_plugin.hosts.before import Before
-from installer_plugin.hosts.boot_entries import held_back
-from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, Verb
-from installer_plugin.hosts.disk import require_opening, require_target
-from installer_plugin.hosts.finalize import finalize, writable
-from installer_plugin.hosts.guard import Guard, close_abandoned, guarding
-from installer_plugin.hosts.phases import HookOptions, Phases, retarget
-from installer_plugin.hosts.relay import relayed
-from installer_plugin.hosts.room import room_problems, system_bytes
-from installer_plugin.hosts.shim import EVENTS, Outcome, Session, shim_script
-from installer_plugin.hosts.situation import situation_of
-from installer_plugin.hosts.unproven import Unproven
-from installer_plugin.hosts.way import Way, When, choose_way
+from installer_plugin.hosts.bootc.boot_block import Unproven
+from installer_plugin.hosts.bootc.boot_entries import held_back
+from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, SkipSpelling, Verb
+from installer_plugin.hosts.bootc.disk_space import room_problems, system_bytes
+from installer_plugin.hosts.bootc.entries_before import Before
+from installer_plugin.hosts.bootc.event_relay import relayed
+from installer_plugin.hosts.bootc.finalize import finalize, writable
+from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget
+from installer_plugin.hosts.bootc.mode import Way, When, choose_way
+from installer_plugin.hosts.bootc.podman_shim import EVENTS, Outcome, Session, shim_script
+from installer_plugin.hosts.bootc.situation import situation_of
+from installer_plugin.hosts.bootc.target_checks import require_opening, require_target
+from installer_plugin.hosts.bootc.watchdog import Guard, close_abandoned, guarding
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.pipeline import check, verify_target
 from installer_plugin.process.runner import Command, CommandError
 from installer_plugin.request import Context, Request, configured
-from installer_plugin.staged import codec
-from installer_plugin.staged.directory import Stage, StateDirectory
 from installer_plugin.stages import report
+from installer_plugin.state import codec
+from installer_plugin.state.state_directory import Stage, StateDirectory
 
 STAGE = "install"
 COMPOSEFS_WARNING = (

@@ -20,9 +20,14 @@ from installer_plugin.pipeline import (
 )
 from installer_plugin.receipt import Receipt, dump_receipt, parse_receipt
 from installer_plugin.request import configured, open_root, opened
-from installer_plugin.staged import codec
-from installer_plugin.staged.directory import Stage
-from installer_plugin.staged.job import (
+from installer_plugin.stages import report
+from installer_plugin.stages.discover import discover, require_sound
+from installer_plugin.stages.label import label
+from installer_plugin.stages.record import creation_time, pair, write_receipt
+from installer_plugin.stages.resolve import resolve
+from installer_plugin.stages.retract import retracted_if_refuted
+from installer_plugin.state import codec
+from installer_plugin.state.job import (
     Job,
     Staged,
     copied_images,
@@ -30,12 +35,7 @@ from installer_plugin.staged.job import (
     require_unchanged,
     target_of,
 )
-from installer_plugin.stages import report
-from installer_plugin.stages.discover import discover, require_sound
-from installer_plugin.stages.label import label
-from installer_plugin.stages.record import creation_time, pair, write_receipt
-from installer_plugin.stages.resolve import resolve
-from installer_plugin.stages.retract import retracted_if_refuted
+from installer_plugin.state.state_directory import Stage
 from installer_plugin.storage.store.graph_root import (
     IMAGES_JSON,
     LAYERS_JSON,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import ConfigError
-from installer_plugin.hosts.bootc_args import (
+from installer_plugin.hosts.bootc.bootc_cli import (
     EXISTING_ROOT,
     SkipSpelling,
     Verb,

@@ -20,16 +20,16 @@ from installer_plugin.errors import (
 )
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.hooks.phases import Phase
-from installer_plugin.hosts.bootc_args import BootcInstall, SkipSpelling, skip_spelling
-from installer_plugin.hosts.finalize import finalize_commands
-from installer_plugin.hosts.installation import Found, InstallRequest, Run, without_any
-from installer_plugin.hosts.phases import Phases
-from installer_plugin.hosts.way import Way, When
+from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, SkipSpelling, skip_spelling
+from installer_plugin.hosts.bootc.finalize import finalize_commands
+from installer_plugin.hosts.bootc.hook_phases import Phases
+from installer_plugin.hosts.bootc.mode import Way, When
+from installer_plugin.hosts.bootc.run import Found, InstallRequest, Run, without_any
 from installer_plugin.model import VerifiedImage
 from installer_plugin.process.runner import Command, CommandError, find_tool
 from installer_plugin.request import Context, Request
-from installer_plugin.staged.directory import StateDirectory
-from installer_plugin.staged.paths import with_absolute_paths
+from installer_plugin.state.paths import with_absolute_paths
+from installer_plugin.state.state_directory import StateDirectory
 from installer_plugin.storage.source.fetch import TRANSPORTS
 
 BOOTC = "bootc"

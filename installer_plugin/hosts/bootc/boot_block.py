@@ -12,9 +12,9 @@ from installer_plugin.block.probe import list_loops
 from installer_plugin.block.target import open_boot_places
 from installer_plugin.errors import DataError, HostError, Problem
 from installer_plugin.events import Events
-from installer_plugin.hosts.before import Before
-from installer_plugin.hosts.boot_entries import set_aside
-from installer_plugin.hosts.finalize import writable
+from installer_plugin.hosts.bootc.boot_entries import set_aside
+from installer_plugin.hosts.bootc.entries_before import Before
+from installer_plugin.hosts.bootc.finalize import writable
 from installer_plugin.process.runner import Command, Runner
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from installer_plugin.errors import ConfigError, DataError, Problem
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.request import Request, configured, read_named
-from installer_plugin.staged.codec import Json, parse_request, request_json
+from installer_plugin.state.codec import Json, parse_request, request_json
 
 REQUEST = "request.json"
 OVERRIDDEN = "overridden.json"

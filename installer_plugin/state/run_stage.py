@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from installer_plugin.hooks.phases import OUR_STAGES
 from installer_plugin.hooks.plan import PhasePlan
 from installer_plugin.request import Context, Request
-from installer_plugin.staged import codec
-from installer_plugin.staged.codec import Json
-from installer_plugin.staged.directory import Stage, StateDirectory
-from installer_plugin.staged.job import Job, Staged, document_of, out_of_order
-from installer_plugin.staged.stages import STAGES, WRITING
+from installer_plugin.state import codec
+from installer_plugin.state.codec import Json
+from installer_plugin.state.job import Job, Staged, document_of, out_of_order
+from installer_plugin.state.stages import STAGES, WRITING
+from installer_plugin.state.state_directory import Stage, StateDirectory
 
 
 def run_stage(stage: Stage, state: StateDirectory, context: Context) -> Staged:

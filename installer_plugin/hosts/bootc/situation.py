@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.hosts.bootc_args import BootcInstall
-from installer_plugin.hosts.way import TOOL_VARIABLE, Situation
+from installer_plugin.hosts.bootc.bootc_cli import BootcInstall
+from installer_plugin.hosts.bootc.mode import TOOL_VARIABLE, Situation
 from installer_plugin.model import ResolvedImage
 from installer_plugin.request import Context, Request, configured, open_root
 from installer_plugin.storage.source.containers_conf import load_storage_conf

@@ -10,10 +10,10 @@ from installer_plugin.errors import ConfigError, DataError, PreflightError, Prob
 from installer_plugin.model import CopiedImage, ResolvedImage
 from installer_plugin.pipeline import require_target
 from installer_plugin.request import Context, Request
-from installer_plugin.staged import codec
-from installer_plugin.staged.codec import Json
-from installer_plugin.staged.directory import Stage, StateDirectory
 from installer_plugin.stages import report
+from installer_plugin.state import codec
+from installer_plugin.state.codec import Json
+from installer_plugin.state.state_directory import Stage, StateDirectory
 from installer_plugin.storage.store.target_store import TargetStore
 
 Value = TypeVar("Value")

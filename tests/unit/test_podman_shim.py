@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import Problem
-from installer_plugin.hosts.phases import HookOptions
-from installer_plugin.hosts.shim import DESTINATION, Outcome, Session, main, pushed_image
+from installer_plugin.hosts.bootc.hook_phases import HookOptions
+from installer_plugin.hosts.bootc.podman_shim import (
+    DESTINATION,
+    Outcome,
+    Session,
+    main,
+    pushed_image,
+)
 
 IMAGE = "quay.io/x/a:1"
 PUSH = ["image", "push", "--remove-signatures", IMAGE, DESTINATION + IMAGE]

@@ -27,8 +27,8 @@ from installer_plugin.errors import (
     Problem,
 )
 from installer_plugin.events import Events
-from installer_plugin.hosts.boot_entries import STAGE, reason_of
-from installer_plugin.hosts.unproven import Unproven
+from installer_plugin.hosts.bootc.boot_block import Unproven
+from installer_plugin.hosts.bootc.boot_entries import STAGE, reason_of
 from installer_plugin.process.runner import (
     LOCK,
     Command,
@@ -41,7 +41,7 @@ from installer_plugin.process.runner import (
 )
 from installer_plugin.request import Context
 
-PROGRAM = "installer_plugin.hosts.guard"
+PROGRAM = "installer_plugin.hosts.bootc.watchdog"
 PREFIX = "unproven-"
 UNPROVEN = "the installation has ended before its images were proven"
 PATIENCE_SECONDS = 60.0

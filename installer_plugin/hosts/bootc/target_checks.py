@@ -14,7 +14,7 @@ from installer_plugin.block.in_use import require_free, require_unattached
 from installer_plugin.block.luks import require_key
 from installer_plugin.block.root_finder import usual_node
 from installer_plugin.errors import ConfigError, DataError, HostError, Problem
-from installer_plugin.hosts.bootc_args import BootcInstall, Verb
+from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, Verb
 from installer_plugin.process.runner import CommandError, Runner
 
 SYSFS = Path("/sys/dev/block")

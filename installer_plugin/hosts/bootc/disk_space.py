@@ -7,9 +7,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from installer_plugin.block.capacity import DiskLayout, DiskNeed, device_bytes, disk_problems
 from installer_plugin.errors import Problem
-from installer_plugin.hosts.bootc_args import BootcInstall, Verb
+from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, Verb
+from installer_plugin.hosts.bootc.partition_plan import (
+    DiskLayout,
+    DiskNeed,
+    device_bytes,
+    disk_problems,
+)
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process.runner import Command
 from installer_plugin.request import IMAGE_PREFIX, Context, Request, open_root, open_stores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from installer_plugin.hosts.boot_entries import Entries, entries
+from installer_plugin.hosts.bootc.boot_entries import Entries, entries
 
 HEAD_BYTES = 1 << 20
 """A disk's partition table, whose identifier is new with every installation."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.block.capacity import (
+from installer_plugin.hosts.bootc.partition_plan import (
     MIB,
     DiskLayout,
     DiskNeed,

@@ -19,8 +19,8 @@ from installer_plugin.hooks.running import (
 )
 from installer_plugin.pipeline import require_target
 from installer_plugin.request import Context, Request
-from installer_plugin.staged.directory import StateDirectory
-from installer_plugin.staged.running import hook_state, note_overridden, stage_calls
+from installer_plugin.state.run_stage import hook_state, note_overridden, stage_calls
+from installer_plugin.state.state_directory import StateDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import ConfigError
-from installer_plugin.hosts.bootc_args import parse_bootc_install
-from installer_plugin.hosts.way import Situation, When, choose_way
+from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
+from installer_plugin.hosts.bootc.mode import Situation, When, choose_way
 from installer_plugin.model import (
     BoundImage,
     ImageId,

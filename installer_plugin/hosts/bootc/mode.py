@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.errors import ConfigError, Problem
-from installer_plugin.hosts.bootc_args import BootcInstall
+from installer_plugin.hosts.bootc.bootc_cli import BootcInstall
 from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
 
 TOOL_VARIABLE = "BOOTC_EXP_EXTERNAL_CONTAINER_TOOL"

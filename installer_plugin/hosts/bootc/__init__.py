@@ -1,0 +1,1 @@
+"""bootc: its command line with our recipe inside it or around it."""
