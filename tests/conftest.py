@@ -11,12 +11,12 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
-from tests import registry
-from tests.debian import CACHE, DebianRoot, cached_root
-from tests.disks import LoopFsFactory
-from tests.images import ImageSources, build_sources
-from tests.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
-from tests.sources import SourceRootBuilder
+from tests.support import registry
+from tests.support.debian import CACHE, DebianRoot, cached_root
+from tests.support.disks import LoopFsFactory
+from tests.support.images import ImageSources, build_sources
+from tests.support.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
+from tests.support.sources import SourceRootBuilder
 
 TESTS = Path(__file__).parent
 REAL_DIRECTORIES = ("storage", "faults", "block", "bench")

@@ -16,8 +16,8 @@ from rundir import keep, run_directory
 from scene import UNITS_OF_APPS, Clock, Scene, Step, build_apps, os_with
 from summary import Told, case_lines, prepared_lines
 
-from tests.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
-from tests.stores import Store, make_store
+from tests.support.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
+from tests.support.stores import Store, make_store
 
 # Settings of the person who runs the cases must not decide what they see.
 for _name in tuple(os.environ):

@@ -13,8 +13,8 @@ from pathlib import Path
 from osroot import declare, import_image
 from scene import REPOSITORY, STANDIN
 
-from tests.commands import run, unshared
-from tests.stores import Store
+from tests.support.commands import run, unshared
+from tests.support.stores import Store
 
 _PRELUDE = """\
 image=$1 place=$2 id=$3

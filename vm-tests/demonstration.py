@@ -16,11 +16,11 @@ from pathlib import Path
 
 from rundir import run_directory
 
-from tests.commands import CommandError, run, unshared
-from tests.disks import LoopFs, LoopFsFactory
-from tests.leftovers import SESSION_VARIABLE
-from tests.sources import SourceRootBuilder
-from tests.stores import Store, make_store
+from tests.support.commands import CommandError, run, unshared
+from tests.support.disks import LoopFs, LoopFsFactory
+from tests.support.leftovers import SESSION_VARIABLE
+from tests.support.sources import SourceRootBuilder
+from tests.support.stores import Store, make_store
 
 PROGRAM = Path(sys.executable).with_name("bootc-bound-images")
 BUSYBOX = Path("/bin/busybox")

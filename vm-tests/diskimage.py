@@ -10,7 +10,7 @@ from typing import Any
 
 from machine import Kernel
 
-from tests.commands import CommandError, run
+from tests.support.commands import CommandError, run
 
 SECTOR = 512
 # As a boot loader reads: nothing is written, no journal is replayed. nouuid: several copies of one

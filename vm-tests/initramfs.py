@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from tests.commands import run
+from tests.support.commands import run
 
 # Loaded at once, and a set for each kind of root that needs more.
 _MODULES = {

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import initramfs
 
-from tests.commands import CommandError, run
-from tests.leftovers import detach_below
-from tests.sources import SourceRootBuilder
-from tests.stores import Store
+from tests.support.commands import CommandError, run
+from tests.support.leftovers import detach_below
+from tests.support.sources import SourceRootBuilder
+from tests.support.stores import Store
 
 SUITE = "trixie"
 PACKAGES = (

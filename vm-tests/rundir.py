@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.leftovers import clear_away
+from tests.support.leftovers import clear_away
 
 _KEPT = ".kept"
 

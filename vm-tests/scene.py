@@ -15,9 +15,9 @@ from diskimage import boot_entry
 from guest import CREDENTIAL, FULL, MICRO, UNLOCK, Answer
 from machine import CONSOLE, Accelerator, Drive, Guest, Kernel, Machine
 
-from tests.commands import run, unshared
-from tests.sources import LINKS, UNITS
-from tests.stores import Store
+from tests.support.commands import run, unshared
+from tests.support.sources import LINKS, UNITS
+from tests.support.stores import Store
 
 REPOSITORY = Path(__file__).parents[1]
 STANDIN = Path(__file__).parent / "standin"

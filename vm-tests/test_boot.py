@@ -27,8 +27,8 @@ from scene import (
     product_files,
 )
 
-from tests.commands import run, unshared
-from tests.stores import Store, make_store
+from tests.support.commands import run, unshared
+from tests.support.stores import Store, make_store
 
 BOUND = (WEB, WORKER)
 BIG = "localhost/big:1"

@@ -25,7 +25,7 @@ from scene import (
 )
 from test_boot import flip_a_byte
 
-from tests.commands import run
+from tests.support.commands import run
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from container import Container, container_of
 from proof import assert_runs_bound_images
 from scene import COMPOSEFS_STORE, EXT4, Scene, build_apps
 
-from tests.stores import make_store
+from tests.support.stores import make_store
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from pathlib import Path
 from tests.bench.measure import Cost, Devices, measure
 from tests.bench.ways import WAYS, Setting
 from tests.bench.workloads import SMOKE, WORKLOADS, Workload, build
-from tests.commands import run
-from tests.disks import LoopFsFactory
-from tests.stores import make_store
+from tests.support.commands import run
+from tests.support.disks import LoopFsFactory
+from tests.support.stores import make_store
 
 CASES = {**WORKLOADS, SMOKE.name: SMOKE}
 FREE_BYTES = 4 << 30

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import unshared
-from tests.stores import Store
+from tests.support.commands import unshared
+from tests.support.stores import Store
 
 PRODUCT = (sys.executable, "-m", "installer_plugin")
 COPY_ALONE = (sys.executable, "-m", "tests.bench.copy_alone")

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import run
-from tests.stores import Store
+from tests.support.commands import run
+from tests.support.stores import Store
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ from installer_plugin.block.base import ROOT_TYPES, OpenedTarget, OpenOptions
 from installer_plugin.block.target import open_target
 from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.process.runner import Runner
-from tests.commands import run
+from tests.support.commands import run
 
 MIB = 1 << 20
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"

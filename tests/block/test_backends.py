@@ -28,7 +28,7 @@ from installer_plugin.process.runner import Runner
 from tests.block.kernel import MISSING, has_device_mapper
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import Told
-from tests.commands import run
+from tests.support.commands import run
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from installer_plugin.hosts.bootc.boot_entries import ASIDE, NOTE, held_back, re
 from installer_plugin.process.runner import Runner
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import ESP, ROOT, SYSTEM, Opener, Part, make_disk, mounted, place
-from tests.commands import run
+from tests.support.commands import run
 
 XBOOTLDR = "bc13c2ff-59e6-4262-a352-b275fd6f7172"
 ENTRIES, IMAGES = "loader/entries", "EFI/Linux"

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.block.scene import ROOT, SYSTEM, Part, attached, boot, make_disk, mounted
-from tests.commands import run
-from tests.images import ImageSources
-from tests.leftovers import Machine
-from tests.product import STORE, Lab, document
-from tests.sources import SourceRootBuilder
+from tests.support.commands import run
+from tests.support.images import ImageSources
+from tests.support.leftovers import Machine
+from tests.support.product import STORE, Lab, document
+from tests.support.sources import SourceRootBuilder
 
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 

@@ -25,7 +25,7 @@ from tests.block.scene import (
     make_file_system,
     mounted,
 )
-from tests.commands import run
+from tests.support.commands import run
 
 pytestmark = pytest.mark.device_mapper
 

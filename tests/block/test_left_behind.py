@@ -38,8 +38,8 @@ from installer_plugin.block.undo_steps import (
 from installer_plugin.errors import DataError, HostError
 from installer_plugin.process.runner import Runner
 from tests.block.scene import ROOT, SYSTEM, Opener, Part, attached, boot, make_disk
-from tests.commands import run
-from tests.leftovers import Machine
+from tests.support.commands import run
+from tests.support.leftovers import Machine
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from tests.block.scene import (
     mounted,
     place,
 )
-from tests.commands import run
-from tests.leftovers import Machine
+from tests.support.commands import run
+from tests.support.leftovers import Machine
 
 
 def refused(opener: Opener, path: Path, **options: object) -> BoundImagesError:

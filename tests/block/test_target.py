@@ -23,7 +23,7 @@ from tests.block.scene import (
     mounted,
     place,
 )
-from tests.commands import run
+from tests.support.commands import run
 
 OTHER_ROOT = next(kind for kind in ROOT_TYPES.values() if kind != ROOT)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.block.scene import ROOT, SYSTEM, Part, boot, make_disk
 from tests.block.udevd import udevd_argv
-from tests.commands import Argv, CommandError, run
+from tests.support.commands import Argv, CommandError, run
 
 _OPEN = """
 import sys

@@ -2,7 +2,7 @@
 
 import os
 
-from tests.commands import Argv
+from tests.support.commands import Argv
 
 # /run/udev and /dev/disk of its own, and a network namespace, since udev's events go through one.
 # It makes its database when it first looks at a device. Loop devices are not watched: udevd would

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from installer_plugin.hosts.bootc.bootc_cli import WITH_VALUE, Verb, skip_spelling
-from tests.commands import run
+from tests.support.commands import run
 
 pytestmark = [pytest.mark.bootc, pytest.mark.real]
 

@@ -14,7 +14,7 @@ from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import UnitKind
 from installer_plugin.stages.discover import LINKS, Discovered, discover
-from tests.debian import QUADLET, DebianRoot
+from tests.support.debian import QUADLET, DebianRoot
 
 pytestmark = pytest.mark.real
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
 from tests.conftest import UnexpectedProcess
-from tests.coverage_gate import COMPLETE, shortfalls
-from tests.images import REPOSITORY
+from tests.support.commands import run
+from tests.support.coverage_gate import COMPLETE, shortfalls
+from tests.support.images import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_skip_is_a_failure_where_required(require: str, code: int, tmp_path: Pat
     [
         (dict.fromkeys(COMPLETE, 100.0), 95.0, []),
         (dict.fromkeys(COMPLETE, 100.0), 94.99, ["installer_plugin: 94.99 %"]),
-        (dict.fromkeys(COMPLETE, 100.0) | {"rootfs.py": 99.5}, 99.0, ["rootfs.py: 99.50 %"]),
+        (dict.fromkeys(COMPLETE, 100.0) | {"files/rootfs.py": 99.5}, 99.0, ["rootfs.py: 99.50 %"]),
         (dict.fromkeys(COMPLETE[1:], 100.0), 99.0, ["quadlet.py: not measured"]),
     ],
     ids=["enough", "package", "module", "missing"],

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import LoopFs, LoopFsFactory
 from tests.faults.scene import (
     Images,
     Job,
@@ -14,8 +13,9 @@ from tests.faults.scene import (
     target_store,
     units,
 )
-from tests.sources import SourceRootBuilder
-from tests.stores import make_store
+from tests.support.disks import LoopFs, LoopFsFactory
+from tests.support.sources import SourceRootBuilder
+from tests.support.stores import make_store
 
 
 @pytest.fixture(scope="session")

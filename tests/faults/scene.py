@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.commands import Argv, run, unshared
-from tests.crafted import Entry, layer_tar, write_layout
-from tests.product import COMMAND, product
-from tests.stores import Store, make_store
+from tests.support.commands import Argv, run, unshared
+from tests.support.crafted import Entry, layer_tar, write_layout
+from tests.support.product import COMMAND, product
+from tests.support.stores import Store, make_store
 
 SMALL = "localhost/small:1"
 """One layer of a few bytes."""

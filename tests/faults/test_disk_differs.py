@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import FsKind, LoopFs, LoopFsFactory
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP
+from tests.support.disks import FsKind, LoopFs, LoopFsFactory
 
 FILES = {"large": "base/large", "small": "base/3/3"}
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
-from tests.disks import LoopFs, LoopFsFactory
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP, MIB, SMALL, Job, running
-from tests.product import listing
+from tests.support.commands import run
+from tests.support.disks import LoopFs, LoopFsFactory
+from tests.support.product import listing
 
 COPY_FAILED = 5
 PREFLIGHT_FAILED = 4

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.commands import run, unshared
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP, MIB, OTHER, SMALL, Images, Job
-from tests.product import listing
-from tests.sources import SourceRootBuilder
+from tests.support.commands import run, unshared
+from tests.support.product import listing
+from tests.support.sources import SourceRootBuilder
 
 PATIENCE = 60
 """Seconds after which a run hangs."""

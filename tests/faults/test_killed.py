@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.files.scratch import PREFIX
-from tests.commands import CommandError, run
-from tests.disks import LoopFs
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP, OTHER, SMALL, Job, running
+from tests.support.commands import CommandError, run
+from tests.support.disks import LoopFs
 
 KILLED = 128 + signal.SIGKILL
 INTERRUPTED = 130

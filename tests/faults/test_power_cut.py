@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
-from tests.disks import FsKind, LoopFs, LoopFsFactory
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP, OTHER, Job, running
+from tests.support.commands import run
+from tests.support.disks import FsKind, LoopFs, LoopFsFactory
 
 ENGINES = pytest.mark.parametrize("engine", ["direct", "skopeo"])
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import unshared
-from tests.disks import LoopFs, LoopFsFactory
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP, LATE, OTHER, Images, Job, Running, running
-from tests.product import listing, product, records
-from tests.stores import Store
+from tests.support.commands import unshared
+from tests.support.disks import LoopFs, LoopFsFactory
+from tests.support.product import listing, product, records
+from tests.support.stores import Store
 
 ENGINES = pytest.mark.parametrize("engine", ["direct", "skopeo"])
 

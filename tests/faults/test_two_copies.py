@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import LoopFs
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP, OTHER, Job, running
-from tests.product import records
+from tests.support.disks import LoopFs
+from tests.support.product import records
 
 FAILED = (4, 5, 6)
 

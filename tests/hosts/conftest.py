@@ -6,8 +6,8 @@ import osroot
 import pytest
 
 from tests.faults.scene import Images, build_images, little_images
-from tests.hooked import Hooked
 from tests.hosts.scene import Scene, make_disk
+from tests.support.hooked import Hooked
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.commands import run, unshared
-from tests.hooked import Hooked
-from tests.leftovers import Machine
-from tests.product import COMMAND, LEFT_MOUNTS, STORE
-from tests.stores import Store
+from tests.support.commands import run, unshared
+from tests.support.hooked import Hooked
+from tests.support.leftovers import Machine
+from tests.support.product import COMMAND, LEFT_MOUNTS, STORE
+from tests.support.stores import Store
 
 STANDIN = Path(__file__).parents[2] / "vm-tests/standin"
 DISK_BYTES = 1 << 30

@@ -10,7 +10,7 @@ from installer_plugin.events import Events
 from installer_plugin.hosts.bootc.disk_space import system_bytes
 from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context, Request
-from tests.images import ImageSources
+from tests.support.images import ImageSources
 
 pytestmark = pytest.mark.real
 

@@ -10,8 +10,6 @@ import osroot
 import pytest
 
 from tests.block.kernel import MISC, has_device_mapper
-from tests.commands import run
-from tests.disks import FsKind, LoopFsFactory
 from tests.faults.scene import APP, OTHER, SMALL, Images
 from tests.hosts.scene import (
     STANDIN,
@@ -23,9 +21,11 @@ from tests.hosts.scene import (
     receipt,
     set_aside,
 )
-from tests.images import ImageSources
-from tests.product import STORE, document, records
-from tests.stores import make_store
+from tests.support.commands import run
+from tests.support.disks import FsKind, LoopFsFactory
+from tests.support.images import ImageSources
+from tests.support.product import STORE, document, records
+from tests.support.stores import make_store
 
 pytestmark = pytest.mark.real
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.hooks.phases import Phase
-from tests.commands import run, unshared
-from tests.disks import LoopFsFactory
 from tests.faults.scene import APP, Images
 from tests.hosts.scene import (
     ASIDE,
@@ -21,6 +19,8 @@ from tests.hosts.scene import (
     set_aside,
 )
 from tests.hosts.underway import started, wait_for
+from tests.support.commands import run, unshared
+from tests.support.disks import LoopFsFactory
 
 pytestmark = pytest.mark.real
 

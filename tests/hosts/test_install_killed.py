@@ -9,12 +9,12 @@ import pytest
 
 from installer_plugin.block.base import OpenOptions
 from installer_plugin.hooks.phases import Phase
-from tests.commands import run
-from tests.disks import LoopFsFactory
 from tests.faults.scene import APP, kill, processes
 from tests.hosts.scene import STANDIN, Scene, bind, can_boot, note, set_aside
 from tests.hosts.underway import hanging_hook, send, started, wait_for
-from tests.leftovers import Machine
+from tests.support.commands import run
+from tests.support.disks import LoopFsFactory
+from tests.support.leftovers import Machine
 
 pytestmark = pytest.mark.real
 

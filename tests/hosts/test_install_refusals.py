@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.hosts.bootc.finalize import FREEZE
-from tests.commands import run
-from tests.crafted import Entry, layer_tar, write_layout
-from tests.disks import LoopFsFactory
 from tests.faults.scene import APP, SMALL
 from tests.hosts.scene import TO_DISK, Scene, bind, edges, make_disk, partitions, unit
-from tests.product import listing
+from tests.support.commands import run
+from tests.support.crafted import Entry, layer_tar, write_layout
+from tests.support.disks import LoopFsFactory
+from tests.support.product import listing
 
 pytestmark = pytest.mark.real
 

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.block.udevd import udevd_argv
-from tests.commands import run
 from tests.faults.scene import APP
 from tests.hosts.scene import Scene, bind
-from tests.leftovers import Machine
+from tests.support.commands import run
+from tests.support.leftovers import Machine
 
 pytestmark = pytest.mark.real
 

@@ -16,7 +16,7 @@ from installer_plugin.hosts.bootc.partition_plan import (
     usable_bytes,
 )
 from tests.block.scene import MKFS, mounted
-from tests.commands import run
+from tests.support.commands import run
 
 GIB = 1 << 30
 X86 = DiskLayout(machine="x86_64", filesystem="ext4")

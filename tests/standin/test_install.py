@@ -10,10 +10,10 @@ from pathlib import Path
 import osroot
 import pytest
 
-from tests.commands import run, unshared
-from tests.disks import FsKind, LoopFsFactory
-from tests.images import ImageSources
-from tests.stores import Store, make_store
+from tests.support.commands import run, unshared
+from tests.support.disks import FsKind, LoopFsFactory
+from tests.support.images import ImageSources
+from tests.support.stores import Store, make_store
 
 pytestmark = pytest.mark.real
 

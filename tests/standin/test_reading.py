@@ -7,7 +7,7 @@ from standin.bound import bound_images, parse_ini
 from standin.inroot import resolve_in_root
 from standin.process import InstallError
 
-from tests.sources import SourceRootBuilder
+from tests.support.sources import SourceRootBuilder
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import rundir
 
-from tests.leftovers import SESSION_VARIABLE, Machine, _processes
+from tests.support.leftovers import SESSION_VARIABLE, Machine, _processes
 
 pytestmark = pytest.mark.real
 

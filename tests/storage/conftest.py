@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.debian import DebianRoot, Suite, cached_root
-from tests.declared import Declared, declare
-from tests.images import ImageSources
-from tests.product import Lab
-from tests.sources import SourceRootBuilder
+from tests.support.debian import DebianRoot, Suite, cached_root
+from tests.support.declared import Declared, declare
+from tests.support.images import ImageSources
+from tests.support.product import Lab
+from tests.support.sources import SourceRootBuilder
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,12 @@ import pytest
 from click import Option
 
 from installer_plugin.cli import main
-from tests.commands import run, unshared
-from tests.crafted import Entry, layer_tar, write_layout
-from tests.images import ImageSources
-from tests.leftovers import SESSION_VARIABLE, _processes
-from tests.product import COMMAND, Lab, document, listing, records
-from tests.stores import Store, make_store
+from tests.support.commands import run, unshared
+from tests.support.crafted import Entry, layer_tar, write_layout
+from tests.support.images import ImageSources
+from tests.support.leftovers import SESSION_VARIABLE, _processes
+from tests.support.product import COMMAND, Lab, document, listing, records
+from tests.support.stores import Store, make_store
 
 PROGRAM = Path(sys.executable).with_name("bootc-bound-images")
 SUBCOMMANDS = ("list", "check", "copy", "verify", "lock")

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from installer_plugin.storage.store.records import big_data_file_name
-from tests.commands import CommandError, run, unshared
-from tests.debian import DebianRoot
-from tests.declared import Declared, build_image, unit
-from tests.disks import FsKind, LoopFsFactory
-from tests.images import ImageSources
-from tests.product import Lab, Listing, document, listing, records
-from tests.stores import StoredImage, make_store
+from tests.support.commands import CommandError, run, unshared
+from tests.support.debian import DebianRoot
+from tests.support.declared import Declared, build_image, unit
+from tests.support.disks import FsKind, LoopFsFactory
+from tests.support.images import ImageSources
+from tests.support.product import Lab, Listing, document, listing, records
+from tests.support.stores import StoredImage, make_store
 
 ENGINES = ("direct", "skopeo", "podman")
 FILE_SYSTEMS: tuple[FsKind, ...] = ("ext4", "xfs", "btrfs")

@@ -13,8 +13,8 @@ from installer_plugin.storage.layer import direct_io
 from installer_plugin.storage.layer.direct_io import BLOCK, LARGE, PIECE
 from installer_plugin.storage.layer.file_copy import ContentCopy, Moved
 from installer_plugin.storage.layer.tar_stream import TarStream
-from tests.disks import FsKind, LoopFs, LoopFsFactory
-from tests.leftovers import open_descriptors
+from tests.support.disks import FsKind, LoopFs, LoopFsFactory
+from tests.support.leftovers import open_descriptors
 
 SIZES = {
     "just-large": LARGE,

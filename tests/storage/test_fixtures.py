@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import crafted, tricky
-from tests.commands import CommandError, run
-from tests.debian import QUADLET, DebianRoot
-from tests.disks import MKFS, FsKind, LoopFsFactory
-from tests.images import ImageSources
-from tests.leftovers import SESSION_VARIABLE, Machine, leftovers
-from tests.sources import SourceRootBuilder
-from tests.stores import StoredImage
+from tests.support import crafted, tricky
+from tests.support.commands import CommandError, run
+from tests.support.debian import QUADLET, DebianRoot
+from tests.support.disks import MKFS, FsKind, LoopFsFactory
+from tests.support.images import ImageSources
+from tests.support.leftovers import SESSION_VARIABLE, Machine, leftovers
+from tests.support.sources import SourceRootBuilder
+from tests.support.stores import StoredImage
 
 
 def _diff(sources: ImageSources, image: StoredImage) -> Path:

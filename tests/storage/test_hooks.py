@@ -19,10 +19,10 @@ from installer_plugin.hooks.running import NOT_APPLICABLE, SCHEMA, Facts, cleane
 from installer_plugin.process import runner
 from installer_plugin.process.procfs import lives
 from installer_plugin.process.signals import interruptible
-from tests.hooked import Hooked
-from tests.images import REPOSITORY
-from tests.leftovers import SESSION_VARIABLE
-from tests.product import product
+from tests.support.hooked import Hooked
+from tests.support.images import REPOSITORY
+from tests.support.leftovers import SESSION_VARIABLE
+from tests.support.product import product
 
 PROBLEM = Problem(subject="it", message="failed")
 

@@ -17,8 +17,8 @@ from installer_plugin.process.runner import Runner
 from installer_plugin.stages.label import CHECK, label, verify_labels
 from installer_plugin.stages.preflight import check_labelling
 from installer_plugin.storage.selinux import Policy, find_policy
-from tests.disks import LoopFsFactory
-from tests.images import ImageSources
+from tests.support.disks import LoopFsFactory
+from tests.support.images import ImageSources
 
 SourceRoot = Callable[..., Path]
 POLICIES = "*/contexts/files/file_contexts"

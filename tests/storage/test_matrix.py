@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.crafted import LOWER, UPPER, layer_tar, write_layout
-from tests.debian import DebianRoot, Suite
-from tests.images import ImageSources
-from tests.product import Lab, document, listing, records
-from tests.stores import make_store
+from tests.support.crafted import LOWER, UPPER, layer_tar, write_layout
+from tests.support.debian import DebianRoot, Suite
+from tests.support.images import ImageSources
+from tests.support.product import Lab, document, listing, records
+from tests.support.stores import make_store
 
 Debian = Callable[[Suite], DebianRoot]
 SUITES = ["bookworm", "trixie", pytest.param("sid", marks=pytest.mark.moving)]

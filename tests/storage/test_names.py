@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.debian import DebianRoot, Suite
-from tests.declared import PLAIN, Declared, build_image
-from tests.images import ImageSources
-from tests.product import Lab, product, records
-from tests.sources import SourceRootBuilder
-from tests.stores import Store, make_store
+from tests.support.debian import DebianRoot, Suite
+from tests.support.declared import PLAIN, Declared, build_image
+from tests.support.images import ImageSources
+from tests.support.product import Lab, product, records
+from tests.support.sources import SourceRootBuilder
+from tests.support.stores import Store, make_store
 
 Debian = Callable[[Suite], DebianRoot]
 SUITES = ["bookworm", "trixie", pytest.param("sid", marks=pytest.mark.moving)]

@@ -19,9 +19,9 @@ from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.source.overlay_mount import mounted_layers
 from installer_plugin.storage.store.records import LayerRecord
-from tests.commands import run, unshared
-from tests.sources import SourceRootBuilder
-from tests.stores import Store, make_store
+from tests.support.commands import run, unshared
+from tests.support.sources import SourceRootBuilder
+from tests.support.stores import Store, make_store
 
 REFERENCE = "localhost/os:1"
 CONTAINER = "[Container]\nImage=quay.io/team/web:1\n"

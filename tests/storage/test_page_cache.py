@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.storage.layer.page_cache import open_untouched
-from tests.disks import LoopFsFactory
+from tests.support.disks import LoopFsFactory
 
 LONG_AGO = 1
 """Nanoseconds after 1970: the kernel notes the next reading, unless it is told not to (relatime)."""

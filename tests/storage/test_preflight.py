@@ -33,10 +33,10 @@ from installer_plugin.storage.engine.skopeo import SkopeoEngine
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.store.target_store import TargetStore, find_target_store
-from tests.commands import run
-from tests.disks import LoopFsFactory
-from tests.images import ImageSources
-from tests.values import bound, diff_id, digest, hexa, resolved
+from tests.support.commands import run
+from tests.support.disks import LoopFsFactory
+from tests.support.images import ImageSources
+from tests.support.values import bound, diff_id, digest, hexa, resolved
 
 
 def _store(base: Path) -> TargetStore:

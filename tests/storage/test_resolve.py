@@ -21,10 +21,10 @@ from installer_plugin.storage.store.records import (
     parse_images,
     parse_layers,
 )
-from tests.disks import LoopFsFactory
-from tests.images import ImageSources
-from tests.stores import Store, StoredImage, make_store
-from tests.values import bound, diff_id
+from tests.support.disks import LoopFsFactory
+from tests.support.images import ImageSources
+from tests.support.stores import Store, StoredImage, make_store
+from tests.support.values import bound, diff_id
 
 NONE = RegistriesConf(aliases={})
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import run
-from tests.images import ImageSources
-from tests.product import STORE, product
+from tests.support.commands import run
+from tests.support.images import ImageSources
+from tests.support.product import STORE, product
 
 SourceRoot = Callable[..., Path]
 

@@ -17,11 +17,11 @@ from installer_plugin.storage.engine.scp import ScpEngine, scp_argv
 from installer_plugin.storage.engine.select import Selected
 from installer_plugin.storage.source.ssh import SshSource, parse_inspected
 from installer_plugin.storage.store.target_store import find_target_store
-from tests import sshd
-from tests.images import ImageSources
-from tests.sshd import SshHost
-from tests.stores import Store, make_store
-from tests.values import bound
+from tests.support import sshd
+from tests.support.images import ImageSources
+from tests.support.sshd import SshHost
+from tests.support.stores import Store, make_store
+from tests.support.values import bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context, Request
 from installer_plugin.state.run_stage import hook_state, note_overridden, run_stage, stage_calls
 from installer_plugin.state.state_directory import Stage, StateDirectory
-from tests.disks import FsKind, LoopFsFactory
-from tests.hooked import Hooked, Said
-from tests.images import REPOSITORY, ImageSources
-from tests.product import Lab, document, listing, product
+from tests.support.disks import FsKind, LoopFsFactory
+from tests.support.hooked import Hooked, Said
+from tests.support.images import REPOSITORY, ImageSources
+from tests.support.product import Lab, document, listing, product
 
 RECEIPT = "ostree/bootc/bound-images.json"
 STAGES = tuple(Stage)

@@ -12,9 +12,9 @@ from installer_plugin.errors import DataError
 from installer_plugin.storage.layer import file_copy
 from installer_plugin.storage.layer.file_copy import Moved
 from installer_plugin.storage.layer.tree_copy import AHEAD_FILES, OPEN_LEVELS, copy_tree
-from tests.disks import FsKind, LoopFsFactory
-from tests.leftovers import open_descriptors
-from tests.tricky import write_base, write_tree
+from tests.support.disks import FsKind, LoopFsFactory
+from tests.support.leftovers import open_descriptors
+from tests.support.tricky import write_base, write_tree
 
 Described = dict[bytes, tuple[object, ...]]
 MIB = 1 << 20

@@ -33,10 +33,10 @@ from installer_plugin.stages.verify import VerifyOptions, verify
 from installer_plugin.storage.store.consistency import store_problems
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import big_data_file_name, layer_id, toc_layer_id
-from tests.commands import run, unshared
-from tests.debian import DebianRoot
-from tests.images import ImageSources
-from tests.stores import StoredImage
+from tests.support.commands import run, unshared
+from tests.support.debian import DebianRoot
+from tests.support.images import ImageSources
+from tests.support.stores import StoredImage
 
 QUIET = Events()
 Json = dict[str, object]

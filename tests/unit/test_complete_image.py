@@ -18,7 +18,7 @@ from installer_plugin.storage.store.complete_image import Completion, complete_i
 from installer_plugin.storage.store.locks import IMAGES_LOCK
 from installer_plugin.storage.store.manifests import digest_of
 from installer_plugin.storage.store.records import big_data_file_name
-from tests.values import hexa
+from tests.support.values import hexa
 
 A, B = ImageId(hexa("a")), ImageId(hexa("b"))
 LIST, LIST_DIGEST = b'{"manifests":[]}', digest_of(b'{"manifests":[]}')

@@ -15,7 +15,7 @@ from installer_plugin.expectations import (
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.lockfile import lock_images
 from installer_plugin.model import Expected, ImageId
-from tests.values import bound, digest, hexa, resolved
+from tests.support.values import bound, digest, hexa, resolved
 
 A, B = ImageId(hexa("a")), ImageId(hexa("b"))
 

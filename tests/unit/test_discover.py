@@ -14,7 +14,7 @@ from installer_plugin.errors import Problem, SourceImageError
 from installer_plugin.files.rootfs import DEFAULT_READ_LIMIT, Rootfs
 from installer_plugin.model import UnitKind
 from installer_plugin.stages.discover import LINKS, Discovered, discover, require_sound
-from tests.sources import UNITS, SourceRootBuilder
+from tests.support.sources import UNITS, SourceRootBuilder
 
 DIGEST = "@sha256:" + "0" * 64
 ETC = "/etc/containers/systemd"

@@ -10,7 +10,7 @@ from installer_plugin.errors import HostError
 from installer_plugin.hooks.directories import BACKUPS, hook_directories
 from installer_plugin.hooks.phases import OUR_STAGES, VERIFY_STAGE, Phase
 from installer_plugin.hooks.plan import BUILT_IN, PhasePlan, plans, require_allowed
-from tests.hooked import Hooked
+from tests.support.hooked import Hooked
 
 PLACES = ("etc", "run", "usr/local/lib", "usr/lib")
 

@@ -17,8 +17,8 @@ from installer_plugin.lockfile import (
     parse_lock,
 )
 from installer_plugin.model import ImageId, ResolvedImage
-from tests.fuzz import documents, json_bytes
-from tests.values import digest, hexa, resolved
+from tests.support.fuzz import documents, json_bytes
+from tests.support.values import digest, hexa, resolved
 
 A, B = resolved("localhost/a:1"), resolved("localhost/b:1", manifests=("list", "one"))
 ENTRY: Mapping[str, object] = {"reference": "a", "image_id": hexa("a"), "digest": digest("m")}

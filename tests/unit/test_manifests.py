@@ -15,8 +15,8 @@ from installer_plugin.storage.store.manifests import (
     parse_config,
     parse_manifest,
 )
-from tests.fuzz import json_bytes
-from tests.values import diff_id, digest, hexa
+from tests.support.fuzz import json_bytes
+from tests.support.values import diff_id, digest, hexa
 
 OCI, DOCKER = "application/vnd.oci.image", "application/vnd.docker"
 AMD, ARM = Platform(os="linux", architecture="amd64"), Platform(os="linux", architecture="arm64")

@@ -14,9 +14,9 @@ from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer import defects as defects_module
 from installer_plugin.storage.layer.proof import LayerClaim, prove_layer
-from tests.crafted import LOWER, UPPER, Entry, layer_tar
-from tests.handmade import LAYER, Handmade, handmade, packed, segment, split
-from tests.tricky import CAPABILITY
+from tests.support.crafted import LOWER, UPPER, Entry, layer_tar
+from tests.support.handmade import LAYER, Handmade, handmade, packed, segment, split
+from tests.support.tricky import CAPABILITY
 
 XATTR = "SCHILY.xattr."
 ENTRIES = (

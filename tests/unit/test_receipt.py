@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from installer_plugin.errors import ConfigError, CopyError, DataError
 from installer_plugin.receipt import SCHEMA, Receipt, dump_receipt, parse_receipt
 from installer_plugin.stages.record import creation_time, pair, record
-from tests.fuzz import documents, json_bytes
-from tests.values import copied, digest, hexa, resolved, verified
+from tests.support.fuzz import documents, json_bytes
+from tests.support.values import copied, digest, hexa, resolved, verified
 
 IMAGE = resolved("localhost/a:1", manifests=("list", "one"))
 RECEIPT = Receipt(

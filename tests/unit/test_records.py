@@ -22,8 +22,8 @@ from installer_plugin.storage.store.records import (
     parse_layers,
     toc_layer_id,
 )
-from tests.fuzz import documents, json_bytes
-from tests.values import diff_id, digest, hexa
+from tests.support.fuzz import documents, json_bytes
+from tests.support.values import diff_id, digest, hexa
 
 A, B, C = hexa("a"), hexa("b"), hexa("c")
 

@@ -20,7 +20,7 @@ from installer_plugin.stages.report import (
     verified_json,
     verified_text,
 )
-from tests.values import bound, copied, diff_id, digest, hexa, resolved, verified
+from tests.support.values import bound, copied, diff_id, digest, hexa, resolved, verified
 
 WEB = resolved("quay.io/team/web:1")
 PINNED = resolved(

@@ -5,7 +5,7 @@ import pytest
 from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.short_names import candidates, same_short_name
-from tests.values import digest
+from tests.support.values import digest
 
 PIN = digest("pin")
 CONF = RegistriesConf(

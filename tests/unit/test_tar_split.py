@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from installer_plugin.errors import DataError
 from installer_plugin.storage.layer import tar_split
 from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment, read_entries
-from tests.handmade import file_entry, packed, segment
+from tests.support.handmade import file_entry, packed, segment
 
 
 def _read(content: bytes) -> list[Entry]:

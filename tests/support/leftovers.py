@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import run
+from tests.support.commands import run
 
 SESSION_VARIABLE = "BOUND_IMAGES_TEST_SESSION"
 """Inherited by every process that the tests start, so that stragglers are known by it."""

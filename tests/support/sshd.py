@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import run, unshared
-from tests.stores import Store
+from tests.support.commands import run, unshared
+from tests.support.stores import Store
 
 START_SECONDS = 20.0
 # sshd wants this directory to exist, and is started by its absolute path.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.commands import run, unshared
-from tests.debian import DebianRoot
-from tests.sources import SourceRootBuilder
-from tests.stores import Store, make_store
+from tests.support.commands import run, unshared
+from tests.support.debian import DebianRoot
+from tests.support.sources import SourceRootBuilder
+from tests.support.stores import Store, make_store
 
 COMMAND = (sys.executable, "-m", "installer_plugin")
 STORE = "ostree/bootc/storage"

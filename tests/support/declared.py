@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.images import ImageSources
-from tests.stores import Store, make_store
-from tests.tricky import machine_busybox
+from tests.support.images import ImageSources
+from tests.support.stores import Store, make_store
+from tests.support.tricky import machine_busybox
 
 PLAIN = "localhost/plain"
 """Without a tag; the store has it as `localhost/plain:latest`."""

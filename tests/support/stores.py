@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import run, unshared
+from tests.support.commands import run, unshared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.crc64 import Crc64
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, prove_layer
-from tests.crafted import Entry, layer_tar
+from tests.support.crafted import Entry, layer_tar
 
 LAYER = "1" * 64
 Line = Mapping[str, object]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.commands import CommandError, run
+from tests.support.commands import CommandError, run
 
 FsKind = Literal["ext4", "xfs", "btrfs"]
 

@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.crafted import LOWER, UPPER, layer_tar, write_layout
-from tests.stores import Store, StoredImage, make_store
-from tests.tricky import machine_busybox, write_base
+from tests.support.crafted import LOWER, UPPER, layer_tar, write_layout
+from tests.support.stores import Store, StoredImage, make_store
+from tests.support.tricky import machine_busybox, write_base
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 BASE = "localhost/base:1"
 APP_A = "localhost/app-a:1"
@@ -33,11 +33,11 @@ class ImageSources:
 
     base: StoredImage
     app_a: StoredImage
-    """On `base`, with every kind of file that is hard to copy (tests/tricky.py)."""
+    """On `base`, with every kind of file that is hard to copy (tests/support/tricky.py)."""
     app_b: StoredImage
     """On `base`, with one more layer made by RUN."""
     crafted: StoredImage
-    """Unusual tar streams (tests/crafted.py), put in by skopeo."""
+    """Unusual tar streams (tests/support/crafted.py), put in by skopeo."""
     web: StoredImage
     """Pulled gzip-compressed from the registry, by tag and by digest."""
     web_by_digest: str
@@ -146,7 +146,7 @@ def _build_app_a(store: Store) -> None:
         "set -e\n"
         f"container=$(buildah from --pull-never {BASE})\n"
         'tree=$(buildah mount "$container")\n'
-        f'(cd {REPOSITORY} && {sys.executable} -m tests.tricky "$tree")\n'
+        f'(cd {REPOSITORY} && {sys.executable} -m tests.support.tricky "$tree")\n'
         'buildah umount "$container"\n'
         f'buildah commit --quiet --rm "$container" {APP_A}\n'
     )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.commands import run, unshared
+from tests.support.commands import run, unshared
 
 Suite = Literal["bookworm", "trixie", "sid"]
 """Debian 12 (podman 4.3), 13 (podman 5.4) and the moving one."""
 PACKAGES = ("podman", "crun", "skopeo")
-CACHE = Path(__file__).parent / ".cache"
+CACHE = Path(__file__).parents[1] / ".cache"
 QUADLET = "/usr/libexec/podman/quadlet"
 """Debian's place for it; Fedora has it in /usr/libexec/podman too."""
 

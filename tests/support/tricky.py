@@ -1,6 +1,6 @@
 """File-system content that copying and verifying get wrong when they are careless.
 
-Run as `python -m tests.tricky DIR` inside the mount namespace that sees a container's root.
+Run as `python -m tests.support.tricky DIR` inside the mount namespace that sees a container's root.
 """
 
 import os

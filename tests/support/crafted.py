@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.tricky import CAPABILITY, LONG_PATH, NON_UTF8_NAME
+from tests.support.tricky import CAPABILITY, LONG_PATH, NON_UTF8_NAME
 
 _OCI = "application/vnd.oci.image"
 
