@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Self
+
+TRACEBACK_VARIABLE = "BOUND_IMAGES_TRACEBACK"
+"""Set to anything, it makes an internal error show where in the code it came from."""
 
 
 class ExitCode(IntEnum):
     """Exit codes of the command; public, documented in the README."""
 
     DONE = 0
+    BUG = 1
+    """Something that this program should have foreseen."""
     USAGE = 2
     SOURCE_IMAGE = 3
     PREFLIGHT = 4
@@ -40,36 +48,13 @@ class Problem:
         return f"{self.subject}{place}: {self.message}"
 
 
-class DataError(Exception):
-    """Bytes from elsewhere (a store, a unit, a lock file) are not what their format asks for.
+class BoundImagesError(Exception):
+    """Root of all errors that we raise; carries every problem that was found, not the first.
 
-    Low-level: parsers and readers raise it; the stage that asked for the data turns it into one of
-    the errors below, because only the stage knows whose fault it is.
+    One that nobody gave a better class ends the command with the exit code of its own.
     """
 
-    def __init__(self, subject: str, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{subject}: {message}")
-        self.subject = subject
-        self.message = message
-        self.hint = hint
-
-    def __reduce__(self) -> tuple[type[DataError], tuple[str, str], dict[str, object]]:
-        """Pickled as what it was made of, and not as its text."""
-        return type(self), (self.subject, self.message), {"hint": self.hint}
-
-    def problem(self, *, hint: str = "") -> Problem:
-        """The same as a problem to report; *hint* is used where the error brings none."""
-        return Problem(subject=self.subject, message=self.message, hint=self.hint or hint)
-
-
-class DamagedStoreError(DataError):
-    """A store's own files are wrong: what the caller named is right, but nothing can be taken from it."""
-
-
-class BoundImagesError(Exception):
-    """Root of all errors that end the command; carries every problem that was found, not the first."""
-
-    exit_code: ClassVar[ExitCode]
+    exit_code: ClassVar[ExitCode] = ExitCode.HOST
 
     def __init__(self, *problems: Problem) -> None:
         if not problems:
@@ -77,10 +62,53 @@ class BoundImagesError(Exception):
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled as its problems, not as its text."""
+        return type(self), self.problems
+
     @classmethod
-    def of(cls, subject: str, message: str, *, where: str = "", hint: str = "") -> BoundImagesError:
+    def of(cls, subject: str, message: str, *, where: str = "", hint: str = "") -> Self:
         """An error with one problem."""
         return cls(Problem(subject=subject, message=message, where=where, hint=hint))
+
+    def retold(self, retell: Callable[[Problem], Problem]) -> BoundImagesError:
+        """The same error with problems that *retell* has put in other words."""
+        return type(self)(*map(retell, self.problems))
+
+
+class DataError(BoundImagesError):
+    """Bytes from elsewhere (a store, a unit, a lock file) are not what their format asks for.
+
+    Low-level: parsers and readers raise it; the stage that asked for the data turns it into one of
+    the errors below, because only the stage knows whose fault it is.
+    """
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, subject: str, message: str, *, hint: str = "") -> None:
+        super().__init__(Problem(subject=subject, message=message, hint=hint))
+        self.subject = subject
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled as what it was made of."""
+        return partial(type(self), hint=self.hint), (self.subject, self.message)
+
+    def problem(self, *, hint: str = "") -> Problem:
+        """The same as a problem to report; *hint* is used where the error brings none."""
+        return Problem(subject=self.subject, message=self.message, hint=self.hint or hint)
+
+    def retold(self, retell: Callable[[Problem], Problem]) -> BoundImagesError:
+        """The same error in other words."""
+        told = retell(self.problem())
+        return type(self)(told.subject, told.message, hint=told.hint)
+
+
+class DamagedStoreError(DataError):
+    """A store's own files are wrong: what the caller named is right, but nothing can be taken from it."""
+
+    exit_code = ExitCode.PREFLIGHT
 
 
 class ConfigError(BoundImagesError):
@@ -119,6 +147,12 @@ class HostError(BoundImagesError):
     exit_code = ExitCode.HOST
 
 
+class BugError(BoundImagesError):
+    """This program did something that it should not: nobody else has to act."""
+
+    exit_code = ExitCode.BUG
+
+
 class InterruptedBySignal(BaseException):
     """A signal asked us to stop; like KeyboardInterrupt it passes every ``except Exception``."""
 
@@ -127,6 +161,29 @@ class InterruptedBySignal(BaseException):
     def __init__(self, signal_name: str) -> None:
         super().__init__(signal_name)
         self.signal_name = signal_name
+
+
+def caught(error: Exception) -> BoundImagesError:
+    """What a program reports at its door about an error that no step has put in better words.
+
+    What the system refused is an error of the host; all else is a fault of ours, reported with its
+    place in the code.
+    """
+    if isinstance(error, BoundImagesError):
+        return error
+    if isinstance(error, OSError):
+        return HostError.of(
+            str(error.filename or "the system"),
+            f"cannot be used: {error.strerror or error}",
+            hint="see whether it is there, mounted and has room (ls -l, df)",
+        )
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in last)
+    return BugError.of(
+        "bootc-bound-images",
+        f"internal error: {type(error).__name__}: {error}{place}",
+        hint=f"please report it, with what {TRACEBACK_VARIABLE}=1 shows",
+    )
 
 
 def is_full(error: OSError) -> bool:

@@ -147,9 +147,7 @@ def write_lock(request: Request, context: Context, file: Path | None) -> Locked:
             replace_file(file, text.encode(), mode=0o644)
         except OSError as error:
             message = f"cannot be written: {error.strerror}"
-            raise ConfigError(
-                Problem(subject=str(file), message=message, hint="choose another file with -o")
-            ) from error
+            raise ConfigError.of(str(file), message, hint="choose another file with -o") from error
     return Locked(text, len(images))
 
 
@@ -287,13 +285,11 @@ def _require_declared(request: Request, discovered: Discovered) -> None:
 
 
 def _nothing_bound(subject: str) -> SourceImageError:
-    return SourceImageError(
-        Problem(
-            subject=subject,
-            message="no bound images declared, and --require-bound-images asks for some",
-            where=LINKS,
-            hint="link a Quadlet file there, or leave the option out",
-        )
+    return SourceImageError.of(
+        subject,
+        "no bound images declared, and --require-bound-images asks for some",
+        where=LINKS,
+        hint="link a Quadlet file there, or leave the option out",
     )
 
 

@@ -114,7 +114,7 @@ def on_target(
         except BoundImagesError as error:
             if target.device is None:
                 raise
-            raise type(error)(*map(target.retold, error.problems)) from error
+            raise error.retold(target.retold) from error
 
 
 @contextmanager

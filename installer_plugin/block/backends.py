@@ -18,7 +18,7 @@ from installer_plugin.block.luks import Cryptsetup
 from installer_plugin.block.lvm import activate
 from installer_plugin.block.probe import ProbeReader
 from installer_plugin.block.udev import UdevReader, pyudev_missing, udevd_runs
-from installer_plugin.errors import DataError, HostError, Problem
+from installer_plugin.errors import DataError, HostError
 from installer_plugin.events import Events
 from installer_plugin.process.runner import Runner
 
@@ -79,7 +79,7 @@ def choose_reader(options: OpenOptions, runner: Runner, events: Events) -> DiskR
         return FallbackReader(UdevReader(runner), probe, events)
     if options.backend is BackendChoice.UDEV:
         hint = "use util-linux instead"
-        raise HostError(Problem(subject="udev", message=missing, hint=hint))
+        raise HostError.of("udev", missing, hint=hint)
     events.step(STAGE, f"looking with util-linux: {missing}")
     return probe
 
@@ -97,7 +97,7 @@ def choose_opener(options: OpenOptions, runner: Runner, events: Events) -> Layer
         return BlivetOpener(Cryptsetup(runner, options.read_only))
     if wish is BackendChoice.BLIVET:
         hint = "leave the choice to us, which takes cryptsetup and lvm"
-        raise HostError(Problem(subject="blivet", message=missing, hint=hint))
+        raise HostError.of("blivet", missing, hint=hint)
     events.step(STAGE, f"opening layers with {plain.name}: {missing}")
     return plain
 

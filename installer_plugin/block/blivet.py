@@ -19,7 +19,7 @@ from typing import Any
 from installer_plugin.block.base import Key
 from installer_plugin.block.luks import Cryptsetup, read_passphrase, wrong_key
 from installer_plugin.block.udev import device_mapper_env
-from installer_plugin.errors import HostError, Problem
+from installer_plugin.errors import HostError
 
 LIBBLOCKDEV_3_SINCE = (3, 8)
 """First blivet that speaks to libblockdev 3 instead of 2 (blivet commit 80d5a08d)."""
@@ -154,4 +154,4 @@ def _is_text(passphrase: bytes | None) -> bool:
 def _failed(purpose: str, error: Exception) -> HostError:
     said = str(error).strip().partition("\n")[0]
     hint = "is dm-mod or dm-crypt missing in this kernel (modprobe dm-crypt)?"
-    return HostError(Problem(subject="blivet", message=f"could not {purpose}: {said}", hint=hint))
+    return HostError.of("blivet", f"could not {purpose}: {said}", hint=hint)

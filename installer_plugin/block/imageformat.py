@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, Problem
+from installer_plugin.errors import ConfigError
 
 HEAD = 4096
 """Bytes from the start of a file by which its format is known."""
@@ -72,13 +72,11 @@ def require_raw(path: Path) -> None:
         file.seek(max(0, size - FOOT))
         form = find_format(head, file.read(FOOT))
     if form:
-        raise ConfigError(
-            Problem(
-                subject=str(path),
-                message=f"is a {form.name} file, expected a raw disk image",
-                hint=f"convert it: {convert_line(path, form)}",
-            )
+        raise ConfigError.of(
+            str(path),
+            f"is a {form.name} file, expected a raw disk image",
+            hint=f"convert it: {convert_line(path, form)}",
         )
     if not size:
         message = "is empty, expected a raw disk image"
-        raise ConfigError(Problem(subject=str(path), message=message, hint="name another file"))
+        raise ConfigError.of(str(path), message, hint="name another file")

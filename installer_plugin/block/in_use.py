@@ -51,7 +51,7 @@ def require_free(device: Path, runner: Runner) -> None:
         busy = error.errno == errno.EBUSY
         message = "is in use" if busy else f"cannot be opened: {error.strerror}"
         hint = "find its user with lsof, or in another mount namespace with 'lsns --type mnt'"
-        raise HostError(Problem(subject=str(device), message=message, hint=hint)) from error
+        raise HostError.of(str(device), message, hint=hint) from error
 
 
 def require_unattached(image: Path, runner: Runner) -> None:
@@ -59,10 +59,8 @@ def require_unattached(image: Path, runner: Runner) -> None:
     seen = image.stat()
     for loop in list_loops(runner):
         if (loop.disk, loop.inode) == (seen.st_dev, seen.st_ino):
-            raise HostError(
-                Problem(
-                    subject=str(image),
-                    message=f"is in use by {loop.device}, expected a free image",
-                    hint=f"detach it (losetup --detach {loop.device}), or name {loop.device}",
-                )
+            raise HostError.of(
+                str(image),
+                f"is in use by {loop.device}, expected a free image",
+                hint=f"detach it (losetup --detach {loop.device}), or name {loop.device}",
             )

@@ -12,7 +12,7 @@ from installer_plugin.block.base import Partition
 from installer_plugin.block.loop_ioctl import SECTOR, Backing, configure, free_number
 from installer_plugin.block.undo_journal import Journal
 from installer_plugin.block.undo_steps import NODES_PREFIX, LoopStep, NodeStep
-from installer_plugin.errors import HostError, Problem
+from installer_plugin.errors import HostError
 from installer_plugin.process.runner import Command, CommandError
 
 SYSFS = Path("/sys")
@@ -53,7 +53,7 @@ def attach(backing: Backing, journal: Journal) -> Path:
 def _no_loop(what: str, error: OSError) -> HostError:
     hint = "are there loop devices on this machine (modprobe loop), and are you root?"
     message = f"{what}: {error.strerror}"
-    return HostError(Problem(subject="loop device", message=message, hint=hint))
+    return HostError.of("loop device", message, hint=hint)
 
 
 def _free_device(journal: Journal) -> Path:
@@ -137,7 +137,7 @@ def _make_node(node: Path, entry: Path, journal: Journal) -> Path:
     except OSError as error:
         message = f"cannot be made: {error.strerror}"
         hint = "make the machine's own /dev visible (podman run -v /dev:/dev)"
-        raise HostError(Problem(subject=str(node), message=message, hint=hint)) from error
+        raise HostError.of(str(node), message, hint=hint) from error
     return node
 
 

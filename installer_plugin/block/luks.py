@@ -57,15 +57,11 @@ def read_passphrase(path: Path) -> bytes:
             content = file.read(PASSPHRASE_LIMIT + 1)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        raise ConfigError(Problem(subject=str(path), message=message, hint=KEY_HINT)) from error
+        raise ConfigError.of(str(path), message, hint=KEY_HINT) from error
     passphrase = content.removesuffix(b"\n")
     if not passphrase or len(content) > PASSPHRASE_LIMIT:
-        raise ConfigError(
-            Problem(
-                subject=str(path),
-                message=f"has {len(content)} bytes or more, expected a passphrase",
-                hint=KEY_HINT,
-            )
+        raise ConfigError.of(
+            str(path), f"has {len(content)} bytes or more, expected a passphrase", hint=KEY_HINT
         )
     return passphrase
 
@@ -75,11 +71,11 @@ def require_key(key: Key) -> None:
     if key.passphrase_file and key.key_file:
         message = f"is given, and --key-file {key.key_file} as well: expected one of them"
         subject = f"--passphrase-file {key.passphrase_file}"
-        raise ConfigError(Problem(subject=subject, message=message, hint="leave one out"))
+        raise ConfigError.of(subject, message, hint="leave one out")
     for file in (key.passphrase_file, key.key_file):
         if file is not None and not file.is_file():
             message = "is no file, expected one with a key"
-            raise ConfigError(Problem(subject=str(file), message=message, hint="name another file"))
+            raise ConfigError.of(str(file), message, hint="name another file")
     if key.passphrase_file is not None:
         read_passphrase(key.passphrase_file)
     if key.key_file is not None:
@@ -92,10 +88,10 @@ def _require_content(key_file: Path) -> None:
             empty = not file.read(1)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        raise ConfigError(Problem(subject=str(key_file), message=message, hint=KEY_HINT)) from error
+        raise ConfigError.of(str(key_file), message, hint=KEY_HINT) from error
     if empty:
         message = "is empty, expected a key"
-        raise ConfigError(Problem(subject=str(key_file), message=message, hint=KEY_HINT))
+        raise ConfigError.of(str(key_file), message, hint=KEY_HINT)
 
 
 class LockedError(ConfigError):

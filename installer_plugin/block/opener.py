@@ -23,7 +23,7 @@ from installer_plugin.block.root_finder import Finder, FoundRoot
 from installer_plugin.block.subvolumes import subvolume_option
 from installer_plugin.block.undo_journal import Journal
 from installer_plugin.block.undo_steps import FlushStep, MountStep, set_writable
-from installer_plugin.errors import BoundImagesError, DataError, HostError, Problem
+from installer_plugin.errors import BoundImagesError, HostError
 from installer_plugin.events import Events
 from installer_plugin.process.runner import Command, CommandError, Runner
 
@@ -62,7 +62,7 @@ class Opening:
         try:
             root, point = self._root(finder)
             make_writable(root.volume.device, point, self.journal.runner)
-        except (BoundImagesError, DataError, CommandError) as error:
+        except BoundImagesError as error:
             places = self._boot(finder)
             if not places:
                 raise
@@ -177,12 +177,10 @@ class Opening:
         return False
 
     def _unclean(self, root: FoundRoot) -> HostError:
-        return HostError(
-            Problem(
-                subject=str(self.path),
-                message=f"{root} was not unmounted cleanly: its journal has to be replayed first",
-                hint="mount it once for writing and unmount it, or run fsck; nothing was changed",
-            )
+        return HostError.of(
+            str(self.path),
+            f"{root} was not unmounted cleanly: its journal has to be replayed first",
+            hint="mount it once for writing and unmount it, or run fsck; nothing was changed",
         )
 
 
@@ -206,7 +204,7 @@ def _require_writable(device: Path) -> None:
     if (_sysfs(device) / "ro").read_text().strip() != "0":
         message = "is read-only, expected a disk that can be written"
         hint = f"blockdev --setrw {device}, or look for a switch on the medium"
-        raise HostError(Problem(subject=str(device), message=message, hint=hint))
+        raise HostError.of(str(device), message, hint=hint)
 
 
 def _logical_sector(device: Path) -> int:

@@ -57,7 +57,7 @@ def choose(volumes: Sequence[Volume], wanted: str, subject: str) -> Volume:
         if found
         else f"has nothing called {wanted!r}, it has {there}"
     )
-    raise ConfigError(Problem(subject=subject, message=message, hint=CHOOSE))
+    raise ConfigError.of(subject, message, hint=CHOOSE)
 
 
 def marked(volumes: Sequence[Volume], subject: str) -> Volume | None:
@@ -94,7 +94,7 @@ def several(subject: str, found: Sequence[Volume], what: str) -> ConfigError:
     message = (
         f"has {len(found)} candidates for the root, expected one with {what}: {_listed(found)}"
     )
-    return ConfigError(Problem(subject=subject, message=message, hint=CHOOSE))
+    return ConfigError.of(subject, message, hint=CHOOSE)
 
 
 class NoRootError(HostError):
@@ -123,7 +123,7 @@ def require_openable(volume: Volume, subject: str) -> None:
         if volume.kind
         else f"{volume.shown} has no file system"
     )
-    raise HostError(Problem(subject=subject, message=message, hint=f"make one, or {CHOOSE}"))
+    raise HostError.of(subject, message, hint=f"make one, or {CHOOSE}")
 
 
 def openable(volumes: Sequence[Volume]) -> Iterator[Volume]:

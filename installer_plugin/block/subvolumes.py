@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, Problem
+from installer_plugin.errors import ConfigError
 from installer_plugin.files.rootfs import Rootfs
 
 TOP = ""
@@ -44,7 +44,7 @@ def choose_subvolume(top: Path, subject: str) -> str | None:
         hint = (
             "make one the default (btrfs subvolume set-default), or mount it and name the directory"
         )
-        raise ConfigError(Problem(subject=subject, message=message, hint=hint))
+        raise ConfigError.of(subject, message, hint=hint)
     return found[0] if found else None
 
 

@@ -17,7 +17,7 @@ from installer_plugin.block.luks import require_key
 from installer_plugin.block.namespace import own_mounts
 from installer_plugin.block.opener import Opening
 from installer_plugin.block.undo_journal import Journal, close_stale, opening, private_directory
-from installer_plugin.errors import ConfigError, DataError, HostError, Problem
+from installer_plugin.errors import ConfigError, DataError, HostError
 from installer_plugin.events import Events
 from installer_plugin.process.runner import CommandError, Runner
 
@@ -121,17 +121,15 @@ def _explained(path: Path) -> Iterator[None]:
         raise HostError(error.problem(str(path), hint=hint)) from error
     except OSError as error:
         message = f"cannot be opened: {error.strerror} ({error.filename})"
-        raise HostError(Problem(subject=str(path), message=message, hint="be root")) from error
+        raise HostError.of(str(path), message, hint="be root") from error
 
 
 def _require_no_partition(path: Path, options: OpenOptions) -> None:
     if options.root_partition:
-        raise ConfigError(
-            Problem(
-                subject=str(path),
-                message="is a directory, which has no partitions to choose from",
-                hint="leave --root-partition out, or name the disk",
-            )
+        raise ConfigError.of(
+            str(path),
+            "is a directory, which has no partitions to choose from",
+            hint="leave --root-partition out, or name the disk",
         )
 
 
@@ -143,17 +141,15 @@ def require_suitable(path: Path, options: OpenOptions) -> None:
             require_raw(path)
         elif not stat.S_ISBLK(seen.st_mode):
             message = f"is neither file nor block device, {KINDS}"
-            raise ConfigError(
-                Problem(subject=str(path), message=message, hint="name another target")
-            )
+            raise ConfigError.of(str(path), message, hint="name another target")
     except OSError as error:
         message = f"cannot be opened as a target: {error.strerror}, {KINDS}"
         hint = "see lsblk for the disks of this machine"
-        raise ConfigError(Problem(subject=str(path), message=message, hint=hint)) from error
+        raise ConfigError.of(str(path), message, hint=hint) from error
     if os.geteuid() != 0:
         message = "can only be opened by root: it has to be mounted"
-        raise HostError(Problem(subject=str(path), message=message, hint="use sudo"))
+        raise HostError.of(str(path), message, hint="use sudo")
     if not options.read_only and not os.access(path, os.W_OK):
         message = "is read-only, expected a target that can be written"
-        raise HostError(Problem(subject=str(path), message=message, hint="make it writable"))
+        raise HostError.of(str(path), message, hint="make it writable")
     require_key(options.key)

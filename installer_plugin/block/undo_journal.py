@@ -112,18 +112,16 @@ def opening(state: Path) -> Iterator[None]:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         seen = state.lstat()
         if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
-            raise HostError(
-                Problem(
-                    subject=str(state),
-                    message="is not a directory that only we can write, expected one",
-                    hint=f"remove {state}",
-                )
+            raise HostError.of(
+                str(state),
+                "is not a directory that only we can write, expected one",
+                hint=f"remove {state}",
             )
         fd = os.open(state / OPENING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         message = f"cannot be made: {error.strerror}"
         hint = "run as root, with a writable /run"
-        raise HostError(Problem(subject=str(state), message=message, hint=hint)) from error
+        raise HostError.of(str(state), message, hint=hint) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import click
 
-from installer_plugin.errors import BoundImagesError, ExitCode, InterruptedBySignal
+from installer_plugin.errors import (
+    TRACEBACK_VARIABLE,
+    BoundImagesError,
+    ExitCode,
+    InterruptedBySignal,
+    caught,
+)
 from installer_plugin.events import Events, JsonLinesSink, Sink, sink_for
 from installer_plugin.model import Finding
 from installer_plugin.process.runner import Runner
@@ -62,9 +68,12 @@ def run_to_exit(output: Output, body: Callable[[], None]) -> None:
     try:
         with interruptible():
             body()
-    except BoundImagesError as error:
-        output.failure(error)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        known = caught(error)
+        output.failure(known)
+        sys.exit(known.exit_code)
     except InterruptedBySignal as interruption:
         hint = "everything it had started has ended; run the command again to go on"
         click.echo(f"interrupted by {interruption.signal_name}: {hint}", err=True)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from installer_plugin.cli import options as opt
 from installer_plugin.cli.options import PLACE, Given, options, request_of
 from installer_plugin.cli.output import open_output, run_to_exit
-from installer_plugin.errors import ConfigError, Problem
+from installer_plugin.errors import ConfigError
 from installer_plugin.request import Request
 from installer_plugin.state.paths import with_absolute_paths
 from installer_plugin.state.run_stage import run_stage
@@ -91,4 +91,4 @@ def _keep_target(directory: StateDirectory, request: Request, target: Path | Non
 
 def _usage(option: str, message: str) -> ConfigError:
     hint = "see 'bootc-bound-images stage --help'"
-    return ConfigError(Problem(subject=option, message=message, hint=hint))
+    return ConfigError.of(option, message, hint=hint)

@@ -164,8 +164,6 @@ class _Cleanup:
             return ask()
         except BoundImagesError as error:
             self._fail(*error.problems)
-        except DataError as error:
-            self._fail(error.problem())
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
             self._fail(Problem(subject=str(error.filename), message=message))
@@ -231,7 +229,7 @@ def _document(hook: Planned, around: Surroundings) -> bytes:
     try:
         state = around.state()
     except DataError as error:
-        raise HostError(error.problem()) from error
+        raise HostError(*error.problems) from error
     return json.dumps({"schema": SCHEMA, "phase": hook.phase, **state}).encode()
 
 

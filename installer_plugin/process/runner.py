@@ -14,10 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO
 
-from installer_plugin.errors import InterruptedBySignal, Problem
+from installer_plugin.errors import BoundImagesError, HostError, InterruptedBySignal, Problem
 from installer_plugin.process.pipes import Conversation, converse
 from installer_plugin.process.procfs import living_in_group
 from installer_plugin.process.signals import uninterrupted
@@ -42,7 +41,7 @@ class Command:
     argv: tuple[str, ...]
     purpose: str
     """What it is for, as an infinitive: "copy quay.io/x:1"."""
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    env: Mapping[str, str] = field(default_factory=dict)
     """Variables added to our own environment."""
     cwd: Path | None = None
     """Its working directory; None for ours."""
@@ -69,14 +68,29 @@ class Completed:
     returncode: int
 
 
-class CommandError(Exception):
-    """A program could not be started, failed, or was ended by a signal. Always wrapped by a stage."""
+class CommandError(BoundImagesError):
+    """A program could not be started, failed, or was ended by a signal.
+
+    Low-level, as DataError is: the step that ran the program knows what that means.
+    """
 
     def __init__(self, command: Command, ending: str, stderr: str) -> None:
-        super().__init__(f"{command.tool} {ending}, while trying to {command.purpose}")
         self.command = command
         self.ending = ending
         self.stderr = stderr
+        super().__init__(self.problem(command.purpose, hint="see what the program says"))
+
+    def __str__(self) -> str:
+        """In one line, without what the program has said."""
+        return f"{self.command.tool} {self.ending}, while trying to {self.command.purpose}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled as what it was made of."""
+        return type(self), (self.command, self.ending, self.stderr)
+
+    def retold(self, retell: Callable[[Problem], Problem]) -> BoundImagesError:
+        """The failed program as an error of the host, in other words."""
+        return HostError(*map(retell, self.problems))
 
     def problem(self, subject: str, *, hint: str = "") -> Problem:
         """The failure as a problem of *subject*, with the end of what the program said."""

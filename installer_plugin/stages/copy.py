@@ -199,10 +199,8 @@ def _failed(subject: str, error: CommandError, written: Sequence[Path]) -> Probl
 
 def _disk_error(error: OSError, written: Sequence[Path]) -> CopyError:
     look = "look at the target's file system (df, dmesg) and run the copy again"
-    return CopyError(
-        Problem(
-            subject=str(error.filename or written[0]),
-            message=f"cannot be written: {error.strerror}",
-            hint=room_hint(*written) if is_full(error) else look,
-        )
+    return CopyError.of(
+        str(error.filename or written[0]),
+        f"cannot be written: {error.strerror}",
+        hint=room_hint(*written) if is_full(error) else look,
     )

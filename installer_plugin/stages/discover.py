@@ -95,7 +95,7 @@ def _unreadable(name: str, error: OSError) -> Problem:
 
 
 def _refused(subject: str, message: str, *, where: str = "", hint: str) -> SourceImageError:
-    return SourceImageError(Problem(subject=subject, message=message, where=where, hint=hint))
+    return SourceImageError.of(subject, message, where=where, hint=hint)
 
 
 class _Entry:

@@ -43,12 +43,10 @@ class Job:
 
 def out_of_order(stage: Stage, missing: Stage) -> ConfigError:
     """What to raise when *stage* is to run and *missing* has not."""
-    return ConfigError(
-        Problem(
-            subject=f"stage {stage}",
-            message=f"comes after stage {missing}, which has not run on this state directory",
-            hint=f"run 'bootc-bound-images stage {missing} --state DIR' first",
-        )
+    return ConfigError.of(
+        f"stage {stage}",
+        f"comes after stage {missing}, which has not run on this state directory",
+        hint=f"run 'bootc-bound-images stage {missing} --state DIR' first",
     )
 
 
@@ -60,12 +58,10 @@ def document_of(job: Job, stage: Stage, images: Sequence[Json], **fields: object
 def target_of(job: Job, stage: Stage) -> TargetStore:
     """The target store; raises ConfigError when no target was named."""
     if job.request.target is None:
-        raise ConfigError(
-            Problem(
-                subject=f"stage {stage}",
-                message="needs a target, and no stage so far was given one",
-                hint="give --target DIR, where the target's root file system is mounted",
-            )
+        raise ConfigError.of(
+            f"stage {stage}",
+            "needs a target, and no stage so far was given one",
+            hint="give --target DIR, where the target's root file system is mounted",
         )
     return require_target(job.request)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, DataError, Problem
+from installer_plugin.errors import ConfigError, DataError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.request import Request, configured, read_named
 from installer_plugin.state.codec import Json, parse_request, request_json
@@ -147,7 +147,7 @@ class StateDirectory:
 
 
 def _wrong(path: Path, message: str, hint: str) -> ConfigError:
-    return ConfigError(Problem(subject=str(path), message=message, hint=hint))
+    return ConfigError.of(str(path), message, hint=hint)
 
 
 def _damaged(file: Path, message: str) -> ConfigError:

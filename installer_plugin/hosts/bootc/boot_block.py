@@ -10,7 +10,7 @@ from pathlib import Path
 from installer_plugin.block.base import Key, OpenOptions
 from installer_plugin.block.probe import list_loops
 from installer_plugin.block.target import open_boot_places
-from installer_plugin.errors import DataError, HostError, Problem
+from installer_plugin.errors import DataError, HostError
 from installer_plugin.events import Events
 from installer_plugin.hosts.bootc.boot_entries import set_aside
 from installer_plugin.hosts.bootc.entries_before import Before
@@ -62,9 +62,7 @@ class Unproven:
             return
         if not self.before.is_there():
             message = "is something else than it was when bootc began, expected the same target"
-            raise HostError(
-                Problem(subject=str(target), message=message, hint="see whether it is mounted")
-            )
+            raise HostError.of(str(target), message, hint="see whether it is mounted")
         if target.is_file():
             _detach(target, runner)
         opening = replace(self.opening, read_only=False)

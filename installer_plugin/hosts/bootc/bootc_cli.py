@@ -13,7 +13,7 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, Problem
+from installer_plugin.errors import ConfigError
 
 WITH_VALUE = frozenset((
     "--block-setup", "--boot-mount-spec", "--bootloader", "--bound-images", "--filesystem", "--karg",
@@ -188,4 +188,4 @@ def skip_spelling(version: str, help_text: str) -> SkipSpelling:
 
 
 def _refused(message: str, hint: str) -> ConfigError:
-    return ConfigError(Problem(subject="bootc install", message=message, hint=hint))
+    return ConfigError.of("bootc install", message, hint=hint)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from installer_plugin.errors import (
     PreflightError,
-    Problem,
 )
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.hooks.phases import Phase
@@ -101,12 +100,10 @@ def _work_place() -> tuple[Path, bool]:
 
 def _bootc_spelling(install: BootcInstall, context: Context) -> SkipSpelling:
     if find_tool(BOOTC) is None:
-        raise PreflightError(
-            Problem(
-                subject=BOOTC,
-                message="not found in PATH, expected it there",
-                hint="run this inside the bootc image, or install bootc",
-            )
+        raise PreflightError.of(
+            BOOTC,
+            "not found in PATH, expected it there",
+            hint="run this inside the bootc image, or install bootc",
         )
     asks = ((BOOTC, "--version"), (BOOTC, "install", install.verb, "--help"))
     try:

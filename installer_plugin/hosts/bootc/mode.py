@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from installer_plugin.errors import ConfigError, Problem
+from installer_plugin.errors import ConfigError
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall
 from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
 
@@ -60,12 +60,8 @@ def choose_way(asked: When, situation: Situation) -> Way:
     if obstacle is None:
         return Way(When.DURING, "bootc reads the right root and finds every image by itself")
     if asked is When.DURING:
-        raise ConfigError(
-            Problem(
-                subject="--when=during",
-                message=f"cannot be: {obstacle}",
-                hint="leave it out, or use --when=after",
-            )
+        raise ConfigError.of(
+            "--when=during", f"cannot be: {obstacle}", hint="leave it out, or use --when=after"
         )
     return Way(When.AFTER, obstacle)
 

@@ -22,11 +22,10 @@ from typing import NoReturn
 
 from installer_plugin.block.mountinfo import parse_mountinfo, roots_of_store
 from installer_plugin.errors import (
-    BoundImagesError,
-    DataError,
     HostError,
     InterruptedBySignal,
     Problem,
+    caught,
 )
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.hooks.phases import Phase
@@ -35,7 +34,7 @@ from installer_plugin.hosts.bootc.event_relay import written_to
 from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.bootc.watchdog import over
 from installer_plugin.process.procfs import find_process
-from installer_plugin.process.runner import CommandError, Runner, our_program_argv
+from installer_plugin.process.runner import Runner, our_program_argv
 from installer_plugin.process.signals import interruptible
 from installer_plugin.request import Context
 from installer_plugin.stages.report import problem_json
@@ -188,32 +187,17 @@ def _take_over(session: Session, image: str) -> int:
 
 
 def _install(session: Session) -> Outcome:
-    """The phases after bootc's own work; every failure becomes an outcome, for bootc sees only 0 or 1."""
+    """The phases after bootc's own work; every failure becomes an outcome."""
     try:
         with written_to(session.folder / EVENTS) as events, _ended_with(session.owner):
             _run_phases(session, Context(Runner(GRACE_SECONDS), events, os.environ))
-    except BoundImagesError as error:
-        return Outcome(error.exit_code, error.problems)
-    except (CommandError, DataError, OSError) as error:
-        return Outcome(HostError.exit_code, (_problem(error),))
+    except Exception as error:  # noqa: BLE001 - the door of this program: bootc sees only 0 or 1
+        known = caught(error)
+        return Outcome(known.exit_code, known.problems)
     except InterruptedBySignal as error:
         problem = Problem(subject="installation", message=f"interrupted by {error.signal_name}")
         return Outcome(error.exit_code, (problem,))
     return Outcome(0, ())
-
-
-def _problem(error: CommandError | DataError | OSError) -> Problem:
-    """What no step has a better word for."""
-    subject = "installation"
-    match error:
-        case CommandError():
-            return error.problem(subject)
-        case DataError():
-            return error.problem()
-        case _:
-            message = f"{error.strerror} ({error.filename})"
-            hint = "see whether the target can be written, and whether it is full"
-            return Problem(subject=subject, message=message, hint=hint)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from installer_plugin.errors import (
     CopyError,
     HostError,
     PreflightError,
-    Problem,
     SourceImageError,
     VerificationError,
 )
@@ -226,12 +225,10 @@ class Run:
                 raise _failure(outcome) from error
             raise
         if Outcome.load(self.work) is None:
-            raise HostError(
-                Problem(
-                    subject="bootc install",
-                    message="ended well without having asked for the bound images",
-                    hint="use --when=after, and tell us about your version of bootc",
-                )
+            raise HostError.of(
+                "bootc install",
+                "ended well without having asked for the bound images",
+                hint="use --when=after, and tell us about your version of bootc",
             )
 
     def after(self, spelling: SkipSpelling, guard: Guard) -> None:
@@ -300,14 +297,14 @@ def _told(target: OpenedTarget) -> Iterator[None]:
     """Have what goes wrong with an open target told by the name that the caller knows."""
     try:
         yield
-    except BoundImagesError as error:
-        raise type(error)(*map(target.retold, error.problems)) from error
     except CommandError as error:
         raise HostError(error.problem(str(target.named), hint="see how it is mounted")) from error
+    except BoundImagesError as error:
+        raise error.retold(target.retold) from error
     except OSError as error:
         message = f"cannot be written: {error.strerror} ({error.filename})"
         hint = "see how it is mounted, and whether it is full"
-        raise HostError(Problem(subject=str(target.named), message=message, hint=hint)) from error
+        raise HostError.of(str(target.named), message, hint=hint) from error
 
 
 def _pass_through(line: str) -> None:

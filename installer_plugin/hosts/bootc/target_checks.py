@@ -13,7 +13,7 @@ from installer_plugin.block.imageformat import require_raw
 from installer_plugin.block.in_use import require_free, require_unattached
 from installer_plugin.block.luks import require_key
 from installer_plugin.block.root_finder import usual_node
-from installer_plugin.errors import ConfigError, DataError, HostError, Problem
+from installer_plugin.errors import ConfigError, DataError, HostError
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, Verb
 from installer_plugin.process.runner import CommandError, Runner
 
@@ -62,14 +62,14 @@ def require_opening(install: BootcInstall, opening: OpenOptions) -> None:
         }
         for name in (name for name, value in given.items() if value):
             message = f"makes no sense with {install.verb}, whose target is mounted already"
-            raise ConfigError(Problem(subject=name, message=message, hint="leave it out"))
+            raise ConfigError.of(name, message, hint="leave it out")
     elif not _may_be_root(install, opening.root_partition):
         message = (
             f"nothing on {install.target} will be called {opening.root_partition!r}: bootc makes its "
             f"partitions, and calls the root {ROOT_NAME!r}"
         )
         hint = "leave it out: the root is found by its type"
-        raise ConfigError(Problem(subject="--root-partition", message=message, hint=hint))
+        raise ConfigError.of("--root-partition", message, hint=hint)
 
 
 def _may_be_root(install: BootcInstall, wanted: str) -> bool:
@@ -103,7 +103,7 @@ def _require_disk(target: Path, seen: os.stat_result, runner: Runner) -> None:
 
 
 def _wrong(target: Path, message: str, hint: str) -> ConfigError:
-    return ConfigError(Problem(subject=str(target), message=message, hint=hint))
+    return ConfigError.of(str(target), message, hint=hint)
 
 
 @contextmanager

@@ -21,10 +21,8 @@ from installer_plugin.block.owner_lock import claimed, owned_prefix
 from installer_plugin.block.undo_journal import opening
 from installer_plugin.errors import (
     BoundImagesError,
-    DataError,
     HostError,
     PreflightError,
-    Problem,
 )
 from installer_plugin.events import Events
 from installer_plugin.hosts.bootc.boot_block import Unproven
@@ -49,7 +47,7 @@ PATIENCE_SECONDS = 60.0
 PAUSE_SECONDS = 0.5
 # The file stays open in what comes after; what says a word too much has nobody to hear it.
 WAIT = 'exec 9<"$1"; echo watching; shift; flock --exclusive 9; exec "$@" >/dev/null 2>&1'
-FAILURES = (BoundImagesError, CommandError, DataError, OSError)
+FAILURES = (BoundImagesError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def guarding(unproven: Unproven, context: Context, *, keep: bool) -> Iterator[Gu
         return
     if find_tool(LOCK) is None:
         message, hint = "not found in PATH, expected it there", "install util-linux"
-        raise PreflightError(Problem(subject=LOCK, message=message, hint=hint))
+        raise PreflightError.of(LOCK, message, hint=hint)
     with ExitStack() as stack:
         record = stack.enter_context(_recorded(unproven))
         program = our_program_argv(PROGRAM, str(record))
