@@ -32,6 +32,12 @@ def deployment_paths(root: Rootfs) -> Iterator[str]:
                     yield f"{folder}/{name}"
 
 
+def deployments(physical_root: Path) -> tuple[str, ...]:
+    """The same for the physical root at a path."""
+    with Rootfs.open(physical_root) as root:
+        return tuple(deployment_paths(root))
+
+
 def open_deployment(physical_root: Path, path: str) -> Rootfs:
     """The deployment at *path* as a root of its own; raises OSError."""
     return Rootfs.open(physical_root / path)

@@ -150,7 +150,7 @@ def good_disk(
     maker = Scene(store=apps, accelerator=accelerator, folder=folder, clock=prepared)
     disk = maker.new_disk()
     done = maker.install(bound_os, disk)
-    assert "way in: after (bootc reads the bound images of /" in done.stderr, done.stderr
+    assert "mode: after (bootc reads the bound images of /" in done.stderr, done.stderr
     return disk
 
 

@@ -26,7 +26,7 @@ def test_os_image_installs_itself(when: str, container: Container, stage: Scene)
         argv = ("python3", "-m", "installer_plugin", "install", *options, "to-disk")
         line = (*argv, "--via-loopback", "--wipe", *EXT4, str(disk))
         done = container.run(stage.folder, line)
-    assert f"way in: {when} " in done.stderr, done.stderr
+    assert f"mode: {when} " in done.stderr, done.stderr
     assert_runs_bound_images(stage.with_store(container.store), disk)
 
 
@@ -34,7 +34,7 @@ def test_composefs_system(bound_os: Path, stage: Scene) -> None:
     """bootc's composefs backend, which copies none: they are there and run"""
     disk = stage.new_disk()
     done = stage.install(bound_os, disk, bootc=(*EXT4, "--composefs-backend"))
-    assert "way in: after (bootc's composefs backend copies no bound images)" in done.stderr
+    assert "mode: after (bootc's composefs backend copies no bound images)" in done.stderr
     more = {"place": "readlink -f /usr/lib/bootc/storage", "backend": "cat /proc/cmdline"}
     said = assert_runs_bound_images(stage, disk, more)
     assert said["place"].lines == [f"/sysroot/{COMPOSEFS_STORE}"]

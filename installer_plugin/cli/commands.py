@@ -11,7 +11,7 @@ from installer_plugin import __version__, pipeline
 from installer_plugin.cli import options as opt
 from installer_plugin.cli.hooks import hooks
 from installer_plugin.cli.install import install
-from installer_plugin.cli.options import PLACE, Given, opening_of, options, request_of
+from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.cli.stage import stage
 from installer_plugin.errors import SourceImageError
@@ -66,7 +66,7 @@ def list_command(source: str, **given: Unpack[Given]) -> None:
     output = _output(given)
 
     def body() -> None:
-        discovered = pipeline.list_bound(request_of(source, **given), output.context)
+        discovered = pipeline.list_bound(work_of(source, output.context, **given))
         output.findings(
             [(i.reference, finding) for i in discovered.images for finding in i.findings]
         )
@@ -101,8 +101,7 @@ def check(source: str, **given: Unpack[Given]) -> None:
     output = _output(given)
 
     def body() -> None:
-        request, opening = request_of(source, **given), opening_of(**given)
-        checked = pipeline.check(request, output.context, opening)
+        checked = pipeline.check(work_of(source, output.context, **given))
         output.findings(checked.findings)
         document = report.document(
             "check",
@@ -131,10 +130,10 @@ def copy(source: str, **given: Unpack[Given]) -> None:
     output = _output(given)
 
     def body() -> None:
-        request, opening = request_of(source, **given), opening_of(**given)
-        if not request.dry_run:
-            close_abandoned(opening.state, output.context)
-        outcome = pipeline.copy_images(request, output.context, opening)
+        work = work_of(source, output.context, **given)
+        if not work.request.dry_run:
+            close_abandoned(work.opening.state, output.context)
+        outcome = pipeline.copy_images(work)
         # Notes are for authors, who use list and check; an installation log has the warnings.
         output.findings([each for each in outcome.findings if each[1].severity is Severity.WARNING])
         document = report.document(
@@ -151,7 +150,7 @@ def copy(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-def _copy_text(outcome: pipeline.Outcome) -> str:
+def _copy_text(outcome: pipeline.Finished) -> str:
     if outcome.planned:
         plan = report.resolved_text(outcome.planned)
         return f"{plan}\nwould be copied to {outcome.store}; nothing was changed"
@@ -179,9 +178,9 @@ def verify(source: str, **given: Unpack[Given]) -> None:
     output = _output(given)
 
     def body() -> None:
-        request, opening = request_of(source, **given), opening_of(**given)
-        close_abandoned(opening.state, output.context)
-        verified = pipeline.verify_target(request, output.context, opening)
+        work = work_of(source, output.context, **given)
+        close_abandoned(work.opening.state, output.context)
+        verified = pipeline.verify_target(work)
         target = str(given["target"])
         document = report.document(
             "verify", target, images=[report.verified_json(image) for image in verified]
@@ -204,7 +203,7 @@ def lock(source: str, **given: Unpack[Given]) -> None:
 
     def body() -> None:
         file = given["output"]
-        locked = pipeline.write_lock(request_of(source, **given), output.context, file)
+        locked = pipeline.write_lock(work_of(source, output.context, **given), file)
         if file is None:
             click.echo(locked.text, nl=False)
         else:

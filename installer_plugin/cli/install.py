@@ -7,7 +7,7 @@ from typing import Unpack, cast
 import click
 
 from installer_plugin.cli import options as opt
-from installer_plugin.cli.options import Given, opening_of, options, request_of
+from installer_plugin.cli.options import Given, options, work_of
 from installer_plugin.cli.output import open_output, run_to_exit
 from installer_plugin.hooks.running import TIMEOUT_SECONDS
 from installer_plugin.hosts.bootc import install as bootc_install
@@ -25,6 +25,7 @@ class InstallGiven(Given):
     when: str
     on_failure: str
     unsafe_skip_verify: bool
+    verify_again: bool
     hook_timeout: float
 
 
@@ -44,6 +45,10 @@ PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 @click.option(
     "--on-failure", type=click.Choice(["set-aside", "keep"]), default="set-aside", show_default=True,
     help="Whether a target without its images is kept from booting.",
+)  # fmt: skip
+@click.option(
+    "--verify-again", is_flag=True,
+    help="Read all content of the finished disk a second time.",
 )  # fmt: skip
 @click.option(
     "--unsafe-skip-verify", is_flag=True, help="Allow a hook to stand in for 50-verify, or mask it."
@@ -73,21 +78,21 @@ def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
         own = cast("Given", {name: value for name, value in given.items() if name not in OWN})
         asked = InstallRequest(
             bootc=line,
-            request=request_of(source, **own),
             when=When(given["when"]),
             keep=given["on_failure"] == "keep",
             hooks=HookOptions(
                 unsafe_skip_verify=given["unsafe_skip_verify"], timeout=given["hook_timeout"]
             ),
-            opening=opening_of(**own),
+            verify_again=given["verify_again"],
         )
-        done = bootc_install.install(asked, output.context)
+        work = work_of(source, output.context, **own)
+        done = bootc_install.install(asked, work)
         document = report.document(
             "install",
             source,
             target=str(line.target),
-            when=str(done.way.when),
-            reason=done.way.reason,
+            when=str(done.mode.when),
+            reason=done.mode.reason,
             plan=list(done.plan),
             images=[report.verified_json(image) for image in done.images],
         )

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack, cast
 import click
 
 from installer_plugin.block.base import Key, OpenOptions
-from installer_plugin.request import Request
+from installer_plugin.request import Context, Request, Work
 from installer_plugin.storage.engine.select import EngineChoice
 from installer_plugin.storage.source.specs import STORE_FORMS
 from installer_plugin.storage.store.target_store import Backend
@@ -151,3 +151,8 @@ def request_of(source: str, **given: Unpack[Given]) -> Request:
         backend=Backend(backend_name) if backend_name else None,
         **plain,
     )
+
+
+def work_of(source: str, context: Context, /, **given: Unpack[Given]) -> Work:
+    """The work that a command line asks for."""
+    return Work(request_of(source, **given), context, opening_of(**given))

@@ -13,10 +13,11 @@ from installer_plugin.cli import options as opt
 from installer_plugin.cli.options import PLACE, Given, options, request_of
 from installer_plugin.cli.output import open_output, run_to_exit
 from installer_plugin.errors import ConfigError
+from installer_plugin.pipeline import Stage
 from installer_plugin.request import Request
 from installer_plugin.state.paths import with_absolute_paths
 from installer_plugin.state.run_stage import run_stage
-from installer_plugin.state.state_directory import Stage, StateDirectory
+from installer_plugin.state.state_directory import StateDirectory
 
 ANYWHERE = frozenset(("name", "state", "target", "format", "progress_fd", "quiet"))
 """Options that every stage takes; the others are remembered from stage discover."""

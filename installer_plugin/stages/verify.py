@@ -29,18 +29,19 @@ from installer_plugin.errors import DataError, Problem, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import Expected, ImageId, VerifiedImage
 from installer_plugin.process.pool import do_jobs
-from installer_plugin.process.pool_worker import Moved
+from installer_plugin.process.pool_worker import Ended
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.layer.jobs import ProveLayer, path_for_others
 from installer_plugin.storage.layer.page_cache import forget_files
-from installer_plugin.storage.layer.proof import LayerClaim, LayerProof
+from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading
 from installer_plugin.storage.store.consistency import layer_problems, opening_problems, short
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.image_identity import ImageIdentity, Mismatch
 from installer_plugin.storage.store.records import ImageRecord, Records
 
 STAGE = "verify"
-CHECKS = ("store", "names", "config", "manifests", "chain", "content", "metadata", "links")
+CONTENT = "content"
+CHECKS = ("store", "names", "config", "manifests", "chain", CONTENT, "metadata", "links")
 """Names of the steps, in their order; receipts list them."""
 HINT = "copy the image again; if that does not help, the target's disk or the source is damaged"
 
@@ -53,6 +54,8 @@ class VerifyOptions:
     """Layers read at the same time; None for as many as the machine is good for."""
     drop_cache: bool = True
     """Ask the kernel to forget cached pages, so that the disk is what is read."""
+    proven: frozenset[ImageId] = frozenset()
+    """Images whose content was read from this disk a moment ago: all but that is compared again."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,10 @@ class _Case:
     image: ImageRecord | None = None
     identity: ImageIdentity | None = None
     claims: tuple[LayerClaim, ...] = ()
+
+    def is_known(self, options: VerifyOptions) -> bool:
+        """Whether the content of its layers was read before."""
+        return self.image is not None and ImageId(self.image.id) in options.proven
 
     def add(self, message: str, where: str = "") -> None:
         self.problems.append(
@@ -109,7 +116,7 @@ def verify(
         problems += case.problems
     if problems:
         raise VerificationError(*problems)
-    return tuple(_verified(case, proofs) for case in cases)
+    return tuple(_verified(case, proofs, options) for case in cases)
 
 
 def _resolve(case: _Case, records: Records) -> None:
@@ -165,20 +172,26 @@ def _prove(
     """Steps 6 and 7 of all layers, several at a time."""
     events, runner = session
     claims = _claims(cases)
-    read = dict.fromkeys(claims, 0)
+    known = {claim for case in cases if case.is_known(options) for claim in case.claims}
+    read = dict.fromkeys((claim for claim in claims if claim not in known), 0)
     meter = _Meter(cases, read, events)
     place = path_for_others(store.root)
-    jobs = [ProveLayer(place, claim, drop_cache=options.drop_cache) for claim in claims]
+    jobs = [
+        ProveLayer(place, claim, Reading(content=claim not in known, drop_cache=options.drop_cache))
+        for claim in claims
+    ]
     proofs: dict[LayerClaim, LayerProof] = {}
     with closing(do_jobs(jobs, runner, options.workers)) as said:
         for message in said:
             claim = claims[message.index]
-            if isinstance(message, Moved):
-                read[claim] += message.count
-            else:
+            if isinstance(message, Ended):
                 proofs[claim] = cast("LayerProof", message.result)
-                read[claim] = claim.size or 0
-            meter.report()
+                done = claim.size or 0
+            else:
+                done = read.get(claim, 0) + message.count
+            if claim in read:
+                read[claim] = done
+                meter.report()
     return proofs
 
 
@@ -191,14 +204,14 @@ class _Meter:
         self._read = read
         self._events = events
         self._reported = {
-            index: (case, sum(claim.size or 0 for claim in case.claims), -1)
+            index: (case, sum(claim.size or 0 for claim in case.claims if claim in read), -1)
             for index, case in enumerate(cases)
         }
 
     def report(self) -> None:
         """Send an event for each image that has moved on."""
         for index, (case, total, before) in self._reported.items():
-            done = min(sum(self._read[claim] for claim in case.claims), total)
+            done = min(sum(self._read.get(claim, 0) for claim in case.claims), total)
             if done > before:
                 self._events.progress(STAGE, case.expected.reference, done, total)
                 self._reported[index] = case, total, done
@@ -210,7 +223,9 @@ def _judge(case: _Case, proofs: Mapping[LayerClaim, LayerProof]) -> None:
             case.add(defect.message, f"layer {short(claim.id)} {defect.path}".rstrip())
 
 
-def _verified(case: _Case, proofs: Mapping[LayerClaim, LayerProof]) -> VerifiedImage:
+def _verified(
+    case: _Case, proofs: Mapping[LayerClaim, LayerProof], options: VerifyOptions = VerifyOptions()
+) -> VerifiedImage:
     """The proven image; called only when no step has found anything."""
     if case.image is None or case.identity is None or case.identity.diff_ids is None:
         raise RuntimeError(f"{case.expected.reference}: passed without having been examined")
@@ -224,5 +239,5 @@ def _verified(case: _Case, proofs: Mapping[LayerClaim, LayerProof]) -> VerifiedI
         manifest_digests=digests,
         diff_ids=case.identity.diff_ids,
         size=sum(proofs[claim].size for claim in case.claims),
-        checks=CHECKS,
+        checks=tuple(check for check in CHECKS if check != CONTENT or not case.is_known(options)),
     )

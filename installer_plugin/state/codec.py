@@ -76,6 +76,7 @@ def bound_json(image: BoundImage) -> Json:
             "file": image.location.unit,
             "line": image.location.line,
         },
+        "bootc_name": image.bootc_name,
     }
 
 
@@ -91,6 +92,7 @@ def parse_bound(data: Json) -> BoundImage:
         ),
         reference=_field(data, "reference", str),
         names=tuple(_strings(data, "names")),
+        bootc_name=_optional(data, "bootc_name", str),
     )
 
 

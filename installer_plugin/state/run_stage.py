@@ -6,30 +6,34 @@ from collections.abc import Callable, Mapping, Sequence
 
 from installer_plugin.hooks.phases import OUR_STAGES
 from installer_plugin.hooks.plan import PhasePlan
-from installer_plugin.request import Context, Request
+from installer_plugin.pipeline import DOING, Stage
+from installer_plugin.request import Context, Request, Work
 from installer_plugin.state import codec
 from installer_plugin.state.codec import Json
-from installer_plugin.state.job import Job, Staged, document_of, out_of_order
-from installer_plugin.state.stages import STAGES, WRITING
-from installer_plugin.state.state_directory import Stage, StateDirectory
+from installer_plugin.state.job import Job, Staged, out_of_order
+from installer_plugin.state.stages import STAGES
+from installer_plugin.state.state_directory import StateDirectory
 
 
-def run_stage(stage: Stage, state: StateDirectory, context: Context) -> Staged:
+def run_stage(
+    stage: Stage, state: StateDirectory, context: Context, *, own: bool = False
+) -> Staged:
     """Run *stage* on the request in *state* and keep what it finds out.
 
-    Raises ConfigError when a stage before it has not run, and what the stage raises.
+    *own*: the directory is of this run, in one process or several, and what it holds needs no second
+    look. Raises ConfigError when a stage before it has not run, and what the stage raises.
     """
     request = state.read_request()
     if request is None:
         raise out_of_order(stage, Stage.DISCOVER)
     _require_order(stage, state, request)
     state.forget(stage)
-    job = Job(state, request, context)
-    if request.dry_run and stage in WRITING:
+    job = Job(state, Work(request, context), own=own)
+    if request.dry_run and stage in DOING:
         if stage is Stage.COPY:
             return STAGES[stage](job)
         text = f"dry run: stage {stage} has done nothing"
-        return Staged(text, document_of(job, stage, []))
+        return Staged(text, job.document(stage, []))
     done = STAGES[stage](job)
     state.write(stage, done.document)
     return done
@@ -38,7 +42,7 @@ def run_stage(stage: Stage, state: StateDirectory, context: Context) -> Staged:
 def _require_order(stage: Stage, state: StateDirectory, request: Request) -> None:
     """The stage before has run, or a hook stands in for it; a dry run leaves no trace of some."""
     before = stage.before
-    if request.dry_run and before in WRITING:
+    if request.dry_run and before in DOING:
         before = Stage.PREFLIGHT
     if before and not (state.has(before) or before in state.overridden()):
         raise out_of_order(stage, before)
@@ -49,7 +53,7 @@ def stage_calls(state: StateDirectory, context: Context) -> Mapping[str, Callabl
 
     def call(stage: Stage) -> Callable[[], None]:
         def run() -> None:
-            run_stage(stage, state, context)
+            run_stage(stage, state, context, own=True)
 
         return run
 

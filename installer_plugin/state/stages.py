@@ -1,41 +1,24 @@
-"""The stages one by one: each reads what it needs afresh, and is held to what was approved before.
+"""The stages one by one: each runs its step of the recipe, and says what it has found out.
 
-They stand in the order of :class:`Stage`; a stage that runs again forgets what came after it.
+They stand in the order of :class:`~installer_plugin.pipeline.Stage`; a stage that runs again forgets
+what came after it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from installer_plugin.errors import DataError, PreflightError, Problem, VerificationError
-from installer_plugin.expectations import expected_of_bound, expected_of_resolved, merged
-from installer_plugin.pipeline import (
-    check_opened,
-    copy_checked,
-    list_bound,
-    policy_for,
-    prove,
-    tool_versions,
-)
-from installer_plugin.receipt import Receipt, dump_receipt, parse_receipt
-from installer_plugin.request import configured, open_root, opened
+from installer_plugin.errors import DataError, VerificationError
+from installer_plugin.opening import Opened, configured
+from installer_plugin.pipeline import DOING, RECIPE, Stage
+from installer_plugin.receipt import dump_receipt, parse_receipt
 from installer_plugin.stages import report
-from installer_plugin.stages.discover import discover, require_sound
-from installer_plugin.stages.label import label
-from installer_plugin.stages.record import creation_time, pair, write_receipt
-from installer_plugin.stages.resolve import resolve
-from installer_plugin.stages.retract import retracted_if_refuted
+from installer_plugin.stages.record import write_receipt
 from installer_plugin.state import codec
-from installer_plugin.state.job import (
-    Job,
-    Staged,
-    copied_images,
-    document_of,
-    require_unchanged,
-    target_of,
-)
-from installer_plugin.state.state_directory import Stage
+from installer_plugin.state.job import Job, Staged
+from installer_plugin.steps import Known, receipt_of
 from installer_plugin.storage.store.graph_root import (
     IMAGES_JSON,
     LAYERS_JSON,
@@ -44,119 +27,116 @@ from installer_plugin.storage.store.graph_root import (
 )
 from installer_plugin.storage.store.target_store import TargetStore
 
+
+def _taken(job: Job, stage: Stage, known: Known | None = None) -> Known:
+    """What is known when the step of *stage* has been taken; raises every problem that is known."""
+    with Opened(job.work) as opened:
+        known = RECIPE[stage](job.work, opened, known or job.known())
+    known.require_clear()
+    return known
+
+
 # --- the target is untouched -------------------------------------------------------------------
 
 
 def _discover(job: Job) -> Staged:
-    job.context.events.step("discover", f"reading the declarations of {job.request.source}")
-    bound = require_sound(list_bound(*job.asked))
+    bound = _taken(job, Stage.DISCOVER).bound
     images = [codec.bound_json(image) for image in bound]
-    return Staged(report.bound_text(bound), document_of(job, Stage.DISCOVER, images))
+    return Staged(report.bound_text(bound), job.document(Stage.DISCOVER, images))
 
 
 def _resolve(job: Job) -> Staged:
-    with opened(*job.asked) as (root, sources):
-        bound = require_sound(discover(root))
-        job.context.events.step("resolve", f"looking for {len(bound)} images")
-        resolution = resolve(bound, sources.all)
-    if resolution.problems:
-        raise PreflightError(*resolution.problems)
-    images = [codec.resolved_json(image) for image in resolution.images]
-    text = report.resolved_text(resolution.images)
-    return Staged(text, document_of(job, Stage.RESOLVE, images))
+    return _looked(job, Stage.RESOLVE, _taken(job, Stage.RESOLVE))
 
 
 def _preflight(job: Job) -> Staged:
-    with opened(*job.asked) as (root, sources):
-        checked = check_opened(*job.asked, root, sources)
-    require_unchanged(job, Stage.RESOLVE, checked.images)
-    images = [codec.resolved_json(image) for image in checked.images]
-    text = report.resolved_text(checked.images)
-    return Staged(text, document_of(job, Stage.PREFLIGHT, images))
+    known = _taken(job, Stage.PREFLIGHT)
+    job.require_unchanged(Stage.RESOLVE, known.images)
+    return _looked(job, Stage.PREFLIGHT, known)
+
+
+def _looked(job: Job, stage: Stage, known: Known) -> Staged:
+    images = [codec.resolved_json(image) for image in known.images]
+    return Staged(report.resolved_text(known.images), job.document(stage, images))
 
 
 # --- the target is written ---------------------------------------------------------------------
 
 
 def _copy(job: Job) -> Staged:
-    target = target_of(job, Stage.COPY)
-    with opened(*job.asked) as (root, sources):
-        checked = check_opened(*job.asked, root, sources)
-        require_unchanged(job, Stage.PREFLIGHT, checked.images)
-        text = report.resolved_text(checked.images)
-        if job.request.dry_run:
+    target = job.target(Stage.COPY)
+    known = job.known()
+    with Opened(job.work) as opened:
+        # The target is known by now: what was checked without it is checked with it.
+        known = RECIPE[Stage.PREFLIGHT](job.work, opened, known)
+        known.require_clear()
+        if not job.own:
+            job.require_unchanged(Stage.PREFLIGHT, known.images)
+        text = report.resolved_text(known.images)
+        if job.work.request.dry_run:
             text += f"\nwould be copied to {target.graph_root}; nothing was changed"
-            return Staged(text, document_of(job, Stage.COPY, []))
-        copied = copy_checked(checked, target, job.asked) if checked.images else ()
-        tools = tool_versions(checked.selected, job.context)
-    images = [codec.copied_json(image) for image in copied]
-    text += f"\ncopied to {target.graph_root}, not verified yet" if copied else ""
-    return Staged(text, document_of(job, Stage.COPY, images, tools=tools))
+            return Staged(text, job.document(Stage.COPY, []))
+        known = DOING[Stage.COPY](job.work, opened, known)
+    images = [codec.copied_json(image) for image in known.copied or ()]
+    text += f"\ncopied to {target.graph_root}, not verified yet" if images else ""
+    return Staged(text, job.document(Stage.COPY, images, tools=known.tools))
 
 
 def _label(job: Job) -> Staged:
-    target = target_of(job, Stage.LABEL)
-    document = document_of(job, Stage.LABEL, [])
-    if not copied_images(job):
+    target = job.target(Stage.LABEL)
+    document = job.document(Stage.LABEL, [])
+    if not _with_copied(job).copied:
         return Staged(report.NOTHING, document)
-    with configured():
-        policy = policy_for(target, *job.asked)
-    label(target.graph_root, policy, job.context.events, job.context.runner)
-    name = f"labelled by the policy {policy.name}" if policy else "nothing to label"
-    return Staged(f"{target.graph_root}: {name}", document)
+    _taken(job, Stage.LABEL)
+    return Staged(f"{target.graph_root}: labelled, where it has a policy", document)
 
 
 # --- the target is read ------------------------------------------------------------------------
 
 
 def _verify(job: Job) -> Staged:
-    """What is expected comes from the declarations, read again, and from what was to be copied."""
-    target = target_of(job, Stage.VERIFY)
-    copied = copied_images(job)
-    with configured(), open_root(*job.asked) as root:
-        bound = require_sound(discover(root))
-        policy = policy_for(target, *job.asked)
-    demands = (*expected_of_bound(bound, ""), *expected_of_resolved([i.resolved for i in copied]))
-    if not demands:
-        return Staged(report.NOTHING, document_of(job, Stage.VERIFY, []))
-    with retracted_if_refuted([each.resolved for each in copied], target, job.context.events):
-        verified = prove(target, merged(demands), policy, job.asked)
-    receipt = Receipt(
-        source=job.request.source,
-        created=creation_time(job.context.env),
-        tools=_tools(job),
-        images=pair(copied, verified),
-    )
-    job.state.write_receipt(dump_receipt(receipt))
-    images = [report.verified_json(image) for image in verified]
-    document = document_of(job, Stage.VERIFY, images, records=_fingerprint(target))
-    return Staged(report.verified_text(verified, str(target.graph_root)), document)
+    """What is expected comes from the declarations and from what was to be copied."""
+    target = job.target(Stage.VERIFY)
+    known = _with_copied(job)
+    if known.discovered is None:
+        known = _taken(job, Stage.DISCOVER, known)
+    known = _taken(job, Stage.VERIFY, known)
+    if not known.verified:
+        return Staged(report.NOTHING, job.document(Stage.VERIFY, []))
+    job.state.write_receipt(dump_receipt(receipt_of(job.work, known)))
+    images = [report.verified_json(image) for image in known.verified]
+    document = job.document(Stage.VERIFY, images, records=_fingerprint(target))
+    return Staged(report.verified_text(known.verified, str(target.graph_root)), document)
+
+
+def _with_copied(job: Job) -> Known:
+    """What is known, and what is on the target by now, whoever has copied it."""
+    known = job.known()
+    return known if known.copied is not None else replace(known, copied=job.copied_by_hook())
 
 
 def _record(job: Job) -> Staged:
-    target = target_of(job, Stage.RECORD)
-    document = document_of(job, Stage.RECORD, [])
+    target = job.target(Stage.RECORD)
+    document = job.document(Stage.RECORD, [])
     if not job.state.has(Stage.VERIFY):
-        job.context.events.warn("record", "nothing was verified, so no receipt is written")
+        job.work.events.warn("record", "nothing was verified, so no receipt is written")
         return Staged("no receipt: nothing was verified", document)
     proof = job.state.read(Stage.VERIFY)
     if not proof.get("images"):
         return Staged(report.NOTHING, document)
     if proof.get("records") != _fingerprint(target):
-        raise VerificationError(_changed(target))
+        raise VerificationError.of(
+            str(target.graph_root),
+            "has other records than when it was verified",
+            hint="run stage verify again, which reads what is there now",
+        )
     text = job.state.read_receipt()
     with configured():
         parse_receipt(text, "receipt")
-    places = (target.receipt, *job.request.receipts)
+    places = (target.receipt, *job.work.request.receipts)
     write_receipt(text.decode(), places)
-    document = document_of(job, Stage.RECORD, [], receipts=[str(place) for place in places])
+    document = job.document(Stage.RECORD, [], receipts=[str(place) for place in places])
     return Staged(f"recorded in {', '.join(map(str, places))}", document)
-
-
-def _tools(job: Job) -> Mapping[str, str]:
-    tools = job.state.read(Stage.COPY).get("tools") if job.state.has(Stage.COPY) else None
-    versions = tools if isinstance(tools, dict) else tool_versions((), job.context)
-    return {str(name): str(version) for name, version in versions.items()}
 
 
 def _fingerprint(target: TargetStore) -> str:
@@ -171,14 +151,6 @@ def _fingerprint(target: TargetStore) -> str:
     return hashed.hexdigest()
 
 
-def _changed(target: TargetStore) -> Problem:
-    return Problem(
-        subject=str(target.graph_root),
-        message="has other records than when it was verified",
-        hint="run stage verify again, which reads what is there now",
-    )
-
-
 STAGES: Mapping[Stage, Callable[[Job], Staged]] = {
     Stage.DISCOVER: _discover,
     Stage.RESOLVE: _resolve,
@@ -188,5 +160,3 @@ STAGES: Mapping[Stage, Callable[[Job], Staged]] = {
     Stage.VERIFY: _verify,
     Stage.RECORD: _record,
 }
-WRITING = (Stage.COPY, Stage.LABEL, Stage.VERIFY, Stage.RECORD)
-"""Stages that a dry run leaves undone."""

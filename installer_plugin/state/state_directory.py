@@ -7,36 +7,18 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.errors import ConfigError, DataError
 from installer_plugin.files.atomic import replace_file
-from installer_plugin.request import Request, configured, read_named
+from installer_plugin.opening import configured, read_named
+from installer_plugin.pipeline import Stage
+from installer_plugin.request import Request
 from installer_plugin.state.codec import Json, parse_request, request_json
 
 REQUEST = "request.json"
 OVERRIDDEN = "overridden.json"
 RECEIPT = "receipt.json"
-
-
-class Stage(StrEnum):
-    """Our stages, in their order."""
-
-    DISCOVER = "discover"
-    RESOLVE = "resolve"
-    PREFLIGHT = "preflight"
-    COPY = "copy"
-    LABEL = "label"
-    VERIFY = "verify"
-    RECORD = "record"
-
-    @property
-    def before(self) -> Stage | None:
-        """The stage that has to run before this one."""
-        order = tuple(Stage)
-        index = order.index(self)
-        return order[index - 1] if index else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ LEVELS = (
     ("storage.source",),
     ("storage.engine",),
     ("request", "stages"),
+    ("opening",),
+    ("demands", "steps"),
     ("pipeline",),
     ("state",),
     ("hosts",),

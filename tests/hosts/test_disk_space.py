@@ -9,7 +9,7 @@ import pytest
 from installer_plugin.events import Events
 from installer_plugin.hosts.bootc.disk_space import system_bytes
 from installer_plugin.process.runner import Runner
-from installer_plugin.request import Context, Request
+from installer_plugin.request import Context, Request, Work
 from tests.support.images import ImageSources
 
 pytestmark = pytest.mark.real
@@ -30,7 +30,7 @@ def container(tmp_path: Path) -> Path:
 
 def measured(container: Path, store: Path) -> int | None:
     context = Context(Runner(), Events(), os.environ, system=container)
-    return system_bytes(Request(stores=(str(store),)), context)
+    return system_bytes(Work(Request(stores=(str(store),)), context))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_both_ways_leave_the_same_store_and_receipt(scene: Scene) -> None:
     left: list[tuple[Any, ...]] = []
     for way, inside in (("during", True), ("after", False)):
         done = scene.install(inside=inside)
-        assert f"way in: {way} (" in done.stderr
+        assert f"mode: {way} (" in done.stderr
         scene.verify()
         with scene.root() as root:
             told = receipt(root)
@@ -100,7 +100,7 @@ def test_images_are_those_of_the_source_image_not_of_the_machine(
         imgref = f"{transport}{tmp_path / 'image'}:1"
         scene.store.skopeo("copy", "--quiet", scene.store.ref(osroot.IMAGE), imgref)
     done = scene.install(*TO_DISK, f"--source-imgref={imgref}", scene.disk)
-    assert "way in: after (with --source-imgref bootc reads the bound images of /" in done.stderr
+    assert "mode: after (with --source-imgref bootc reads the bound images of /" in done.stderr
     assert scene.installed() == [SMALL]
     assert "1 image verified" in scene.verify()
 
@@ -193,7 +193,7 @@ def test_what_bootc_mounts_over_the_temporary_directory_hides_nothing_of_ours(
     (tmp_path / "t").mkdir()
     place = str(tmp_path / "t")
     done = scene.install(own=own, env={"TMPDIR": place, "STANDIN_TMP": place})
-    assert f"way in: {way}" in done.stderr
+    assert f"mode: {way}" in done.stderr
     assert "1 image verified" in scene.verify()
 
 
@@ -220,7 +220,7 @@ def test_bootc_that_calls_another_tool_is_followed_by_us(scene: Scene, tmp_path:
     env = {"BOOTC_EXP_EXTERNAL_CONTAINER_TOOL": str(both)}
     done = scene.install(env=env)
     assert (
-        f"way in: after (BOOTC_EXP_EXTERNAL_CONTAINER_TOOL makes bootc call {both}" in done.stderr
+        f"mode: after (BOOTC_EXP_EXTERNAL_CONTAINER_TOOL makes bootc call {both}" in done.stderr
     )
 
 
@@ -327,10 +327,10 @@ def test_unified_kernel_image_means_composefs_only_where_bootc_looks(
     (scene.container / "usr/lib/modules" / osroot.SMALL_KERNEL / "linux.efi").touch()
     osroot.import_image(scene.store, scene.container, osroot.declare(tmp_path / "declared", {}))
     own = scene.install(own=("--dry-run",)).stderr
-    assert "way in: after (bootc's composefs backend copies no bound images)" in own
+    assert "mode: after (bootc's composefs backend copies no bound images)" in own
     source = f"--source-imgref=containers-storage:{osroot.IMAGE}"
     other = scene.install(*TO_DISK, source, scene.disk, own=("--dry-run",)).stderr
-    assert "way in: after (with --source-imgref" in other
+    assert "mode: after (with --source-imgref" in other
     assert "composefs" not in other
 
 
@@ -338,7 +338,7 @@ def test_composefs_backend_gets_what_bootc_leaves_out(scene: Scene) -> None:
     make_disk(scene.disk, 4 << 30)
     bind(scene.container, APP)
     done = scene.install(*TO_DISK, "--composefs-backend", scene.disk)
-    assert "way in: after (bootc's composefs backend copies no bound images)" in done.stderr
+    assert "mode: after (bootc's composefs backend copies no bound images)" in done.stderr
     assert "warning: the composefs backend of bootc" in done.stderr
     with scene.root() as root:
         assert (root / "ostree/bootc").readlink() == Path("../composefs/bootc")

@@ -149,7 +149,7 @@ def test_disk_that_cannot_be_read_any_more_is_no_success(scene: Scene, tmp_path:
     )
     wrapper.chmod(0o755)
     done = scene.install(env={"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}, ok=7)
-    assert "way in: during" in done.stderr
+    assert "mode: during" in done.stderr
 
 
 # --- the shim --------------------------------------------------------------------------------

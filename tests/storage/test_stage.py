@@ -16,10 +16,11 @@ from installer_plugin.errors import ConfigError
 from installer_plugin.events import Events
 from installer_plugin.hooks.phases import OUR_STAGES, VERIFY_STAGE, Phase
 from installer_plugin.hooks.running import Facts, run_phase
+from installer_plugin.pipeline import Stage
 from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context, Request
 from installer_plugin.state.run_stage import hook_state, note_overridden, run_stage, stage_calls
-from installer_plugin.state.state_directory import Stage, StateDirectory
+from installer_plugin.state.state_directory import StateDirectory
 from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.hooked import Hooked, Said
 from tests.support.images import REPOSITORY, ImageSources

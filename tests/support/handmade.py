@@ -14,7 +14,7 @@ from pathlib import Path
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.crc64 import Crc64
-from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, prove_layer
+from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading, prove_layer
 from tests.support.crafted import Entry, layer_tar
 
 LAYER = "1" * 64
@@ -86,7 +86,7 @@ class Handmade:
             size=len(self.tar) if size is None else size,
         )
         with Rootfs.open(self.root) as root:
-            return prove_layer(root, claim, lambda _: None, drop_cache=drop_cache)
+            return prove_layer(root, claim, lambda _: None, Reading(drop_cache=drop_cache))
 
     def defects(self) -> list[tuple[str, str]]:
         """What the proof finds: pairs of path and message."""

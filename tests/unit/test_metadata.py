@@ -13,7 +13,7 @@ import pytest
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer import defects as defects_module
-from installer_plugin.storage.layer.proof import LayerClaim, prove_layer
+from installer_plugin.storage.layer.proof import LayerClaim, Reading, prove_layer
 from tests.support.crafted import LOWER, UPPER, Entry, layer_tar
 from tests.support.handmade import LAYER, Handmade, handmade, packed, segment, split
 from tests.support.tricky import CAPABILITY
@@ -528,4 +528,4 @@ def test_work_stops_when_progress_says_so(layer: Handmade) -> None:
 
     claim = LayerClaim(id=LAYER, parent=None, diff_id=DiffId("sha256:" + "0" * 64), size=None)
     with pytest.raises(_EnoughError), Rootfs.open(layer.root) as root:
-        prove_layer(root, claim, stop, drop_cache=False)
+        prove_layer(root, claim, stop, Reading(drop_cache=False))

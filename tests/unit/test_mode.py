@@ -7,7 +7,7 @@ import pytest
 
 from installer_plugin.errors import ConfigError
 from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
-from installer_plugin.hosts.bootc.mode import Situation, When, choose_way
+from installer_plugin.hosts.bootc.mode import Situation, When, choose_mode
 from installer_plugin.model import (
     BoundImage,
     ImageId,
@@ -60,12 +60,12 @@ OBSTACLES = [
 
 
 def test_during_is_taken_where_bootc_comes_to_copying_exactly_our_images() -> None:
-    assert choose_way(When.AUTO, USUAL).when is When.DURING
+    assert choose_mode(When.AUTO, USUAL).when is When.DURING
 
 
 @pytest.mark.parametrize(("reason", "situation"), OBSTACLES)
 def test_after_is_taken_where_bootc_would_not(reason: str, situation: Situation) -> None:
-    way = choose_way(When.AUTO, situation)
+    way = choose_mode(When.AUTO, situation)
     assert way.when is When.AFTER
     assert reason in way.reason
 
@@ -73,8 +73,8 @@ def test_after_is_taken_where_bootc_would_not(reason: str, situation: Situation)
 @pytest.mark.parametrize(("reason", "situation"), OBSTACLES)
 def test_during_is_refused_where_it_cannot_be(reason: str, situation: Situation) -> None:
     with pytest.raises(ConfigError, match=reason):
-        choose_way(When.DURING, situation)
+        choose_mode(When.DURING, situation)
 
 
 def test_after_is_always_possible() -> None:
-    assert choose_way(When.AFTER, USUAL).when is When.AFTER
+    assert choose_mode(When.AFTER, USUAL).when is When.AFTER

@@ -22,11 +22,12 @@ from installer_plugin.model import (
     parse_image_id,
     parse_manifest_digest,
 )
+from installer_plugin.pipeline import Stage
 from installer_plugin.request import Request
 from installer_plugin.state import codec
 from installer_plugin.state.codec import Json
 from installer_plugin.state.paths import with_absolute_paths
-from installer_plugin.state.state_directory import Stage, StateDirectory
+from installer_plugin.state.state_directory import StateDirectory
 from installer_plugin.storage.engine.select import EngineChoice
 from installer_plugin.storage.store.target_store import Backend
 

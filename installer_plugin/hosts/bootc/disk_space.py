@@ -16,8 +16,9 @@ from installer_plugin.hosts.bootc.partition_plan import (
     disk_problems,
 )
 from installer_plugin.model import ResolvedImage
+from installer_plugin.opening import open_root, open_stores
 from installer_plugin.process.runner import Command
-from installer_plugin.request import IMAGE_PREFIX, Context, Request, open_root, open_stores
+from installer_plugin.request import IMAGE_PREFIX, Work
 from installer_plugin.storage.engine.space import missing_layers, need_of
 from installer_plugin.storage.source.local import LocalStores
 
@@ -51,32 +52,33 @@ def room_problems(
     return disk_problems(str(install.target), device_bytes(install.target), layout, need)
 
 
-def system_bytes(request: Request, context: Context) -> int | None:
-    """Bytes of the OS image that *request* reads; None when nothing here tells.
+def system_bytes(work: Work) -> int | None:
+    """Bytes of the OS image that *work* reads; None when nothing here tells.
 
     Of a stored image its layers count; of another root what its files take on the disk. Raises
     DataError, CommandError and OSError.
     """
-    if request.source == "/":
-        note = _note_of_container(context.system)
+    source, system = work.request.source, work.context.system
+    if source == "/":
+        note = _note_of_container(system)
         if note is None:
             return None  # a machine's root, which is no image
         named = _IMAGE.search(note)
-        stored = _stored_bytes(named[1], request, context) if named else None
-        here = replace(request, source=str(context.system))
-        return _measured(here, context) if stored is None else stored
-    if request.source.startswith(IMAGE_PREFIX):
-        return _stored_bytes(request.source.removeprefix(IMAGE_PREFIX), request, context)
-    return _measured(request, context)
+        stored = _stored_bytes(named[1], work) if named else None
+        here = replace(work.request, source=str(system))
+        return _measured(work.asking(here)) if stored is None else stored
+    if source.startswith(IMAGE_PREFIX):
+        return _stored_bytes(source.removeprefix(IMAGE_PREFIX), work)
+    return _measured(work)
 
 
-def _measured(request: Request, context: Context) -> int:
+def _measured(work: Work) -> int:
     """What the files of the root take, without what is mounted in it."""
-    with open_root(request, context) as root, root.directory("/") as fd:
+    with open_root(work) as root, root.directory("/") as fd:
         # Others see our descriptor there, and through it a mount that they do not have.
         path = f"/proc/{os.getpid()}/fd/{fd}/."
         argv = ("du", "--summarize", "--one-file-system", "--block-size=1", path)
-        said = context.runner.run(Command(argv=argv, purpose=f"measure {request.source}")).stdout
+        said = work.runner.run(Command(argv=argv, purpose=f"measure {work.request.source}")).stdout
     return int(said.split()[0])
 
 
@@ -88,8 +90,8 @@ def _note_of_container(system: Path) -> str | None:
         return None
 
 
-def _stored_bytes(reference: str, request: Request, context: Context) -> int | None:
-    with open_stores(request, context) as stores:
+def _stored_bytes(reference: str, work: Work) -> int | None:
+    with open_stores(work) as stores:
         for store in stores.all:
             try:
                 layers = store.image_layers(reference) if isinstance(store, LocalStores) else None

@@ -17,7 +17,7 @@ from installer_plugin.hooks.running import (
     cleaned_up,
     run_phase,
 )
-from installer_plugin.pipeline import require_target
+from installer_plugin.opening import require_target
 from installer_plugin.request import Context, Request
 from installer_plugin.state.run_stage import hook_state, note_overridden, stage_calls
 from installer_plugin.state.state_directory import StateDirectory

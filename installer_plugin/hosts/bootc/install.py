@@ -1,6 +1,6 @@
 """``install``: the caller's ``bootc install`` line, with bound images guaranteed.
 
-The recipe: everything that can be known first; then bootc, in one of two ways (see ``way``); then what
+The recipe: everything that can be known first; then bootc, in one of two modes (see ``mode``); then what
 bootc has claimed is read back from the disk.
 """
 
@@ -22,11 +22,11 @@ from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, SkipSpelling, skip_spelling
 from installer_plugin.hosts.bootc.finalize import finalize_commands
 from installer_plugin.hosts.bootc.hook_phases import Phases
-from installer_plugin.hosts.bootc.mode import Way, When
+from installer_plugin.hosts.bootc.mode import Mode, When
 from installer_plugin.hosts.bootc.run import Found, InstallRequest, Run, without_any
 from installer_plugin.model import VerifiedImage
-from installer_plugin.process.runner import Command, CommandError, find_tool
-from installer_plugin.request import Context, Request
+from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
+from installer_plugin.request import Request, Work
 from installer_plugin.state.paths import with_absolute_paths
 from installer_plugin.state.state_directory import StateDirectory
 from installer_plugin.storage.source.fetch import TRANSPORTS
@@ -40,38 +40,36 @@ GIVEN_BACK = "give back: the boot entries"
 class Installed:
     """What was done, or for a dry run what would be."""
 
-    way: Way
+    mode: Mode
     images: tuple[VerifiedImage, ...]
     plan: tuple[str, ...] = ()
     """Lines that say what would be done; empty when it was done."""
 
 
-def install(asked: InstallRequest, context: Context) -> Installed:
+def install(asked: InstallRequest, work: Work) -> Installed:
     """Install with bootc; on return every bound image is on the target, proven.
 
     Raises what went wrong: before the disk is touched whenever that can be known.
     """
     place, can_run = _work_place()
-    request = with_absolute_paths(asked.request)
-    with scratch_directory(place) as work, _kept_source(request) as fetched:
-        state = StateDirectory.open(work / "state")
-        request = replace(request, fetched=fetched)
-        asked = replace(asked, request=request)
-        state.write_request(request)
-        phases = Phases(state, asked.hooks, context, asked.disk)
+    request = with_absolute_paths(work.request)
+    with scratch_directory(place) as folder, _kept_source(request) as fetched:
+        state = StateDirectory.open(folder / "state")
+        work = work.asking(replace(request, fetched=fetched))
+        state.write_request(work.request)
+        phases = Phases(state, asked.hooks, work.context, asked.disk)
         with nullcontext() if request.dry_run else phases.cleaned_up():
             phases.require_allowed()
-            spelling = _bootc_spelling(asked.bootc, context)
-            run = Run(asked, context, work, state, phases)
+            spelling = _bootc_spelling(asked.bootc, work.runner)
+            run = Run(asked, work, folder, state, phases)
             run.require_target()
             if request.dry_run:
                 found = run.look(can_run_shim=can_run)
-                plan = _plan(asked, found, spelling, phases)
-                return Installed(way=found.way, images=(), plan=plan)
+                return Installed(mode=found.mode, images=(), plan=_plan(run, found, spelling))
             with run.target_forgotten():
                 run.prepare()
                 found = run.look(can_run_shim=can_run)
-                return Installed(way=found.way, images=run.install(found, spelling))
+                return Installed(mode=found.mode, images=run.install(found, spelling))
 
 
 @contextmanager
@@ -98,7 +96,7 @@ def _work_place() -> tuple[Path, bool]:
     return usable[0], False
 
 
-def _bootc_spelling(install: BootcInstall, context: Context) -> SkipSpelling:
+def _bootc_spelling(install: BootcInstall, runner: Runner) -> SkipSpelling:
     if find_tool(BOOTC) is None:
         raise PreflightError.of(
             BOOTC,
@@ -108,7 +106,7 @@ def _bootc_spelling(install: BootcInstall, context: Context) -> SkipSpelling:
     asks = ((BOOTC, "--version"), (BOOTC, "install", install.verb, "--help"))
     try:
         version, help_text = (
-            context.runner.run(Command(argv=argv, purpose="ask bootc what it can")).stdout.decode(
+            runner.run(Command(argv=argv, purpose="ask bootc what it can")).stdout.decode(
                 errors="replace"
             )
             for argv in asks
@@ -118,10 +116,9 @@ def _bootc_spelling(install: BootcInstall, context: Context) -> SkipSpelling:
     return skip_spelling(version.strip(), help_text)
 
 
-def _plan(
-    asked: InstallRequest, found: Found, spelling: SkipSpelling, phases: Phases
-) -> tuple[str, ...]:
+def _plan(run: Run, found: Found, spelling: SkipSpelling) -> tuple[str, ...]:
     """What would be done, in order: phases with their hooks, and commands."""
+    asked, phases = run.asked, run.phases
 
     def steps(phase: Phase) -> list[str]:
         hooks = phases.plans[phase].hooks
@@ -133,8 +130,8 @@ def _plan(
     inside = [*steps(Phase.POST_INSTALL), *steps(Phase.VERIFY)]
     target = asked.bootc.target
     if not found.images:
-        lines = [f"run: {shlex.join(without_any(asked, spelling))}"]
-    elif found.way.when is When.DURING:
+        lines = [f"run: {shlex.join(without_any(asked.bootc, run.work, spelling))}"]
+    elif found.mode.when is When.DURING:
         lines = [f"run: {shlex.join(asked.bootc.argv)}"]
         lines += [f"  in its copy step, {line}" for line in (HELD_BACK, *inside, GIVEN_BACK)]
         lines += [f"read back: {target}"]

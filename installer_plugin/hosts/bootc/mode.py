@@ -1,4 +1,4 @@
-"""How our stages come into a bootc installation: while bootc copies, or after it (pure)."""
+"""How our stages come into a bootc installation: while bootc copies, or after it ."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.errors import ConfigError
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall
 from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
+from installer_plugin.opening import configured, open_root
+from installer_plugin.request import Work
+from installer_plugin.storage.source.containers_conf import load_storage_conf
 
+MODULES = "usr/lib/modules"
 TOOL_VARIABLE = "BOOTC_EXP_EXTERNAL_CONTAINER_TOOL"
 """Since bootc 1.16.0: what is called for podman and skopeo."""
 
@@ -26,7 +31,7 @@ class When(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Mode:
     """What was chosen, and why."""
 
     when: When
@@ -52,18 +57,48 @@ class Situation:
     """Whether there is a place for our own podman from which bootc can start it."""
 
 
-def choose_way(asked: When, situation: Situation) -> Way:
+def situation_of(
+    install: BootcInstall, work: Work, images: Sequence[ResolvedImage], *, can_run_shim: bool
+) -> Situation:
+    """The situation of *install* with the *images* that its source declares; raises ConfigError."""
+    with configured():
+        conf = load_storage_conf(work.context.system, work.context.env)
+        with open_root(work) as root:
+            # bootc looks for one where it runs (install.rs, prepare_install), not in that image.
+            uki = install.source_imgref is None and brings_uki(root)
+    return Situation(
+        install=install,
+        source=work.request.source,
+        bound=[image.bound for image in images],
+        resolved=images,
+        default_stores=frozenset(conf.stores),
+        composefs_image=uki,
+        tool=work.context.env.get(TOOL_VARIABLE, ""),
+        can_run_shim=can_run_shim,
+    )
+
+
+def brings_uki(root: Rootfs) -> bool:
+    """Whether the image has a unified kernel image, for which bootc takes its composefs backend."""
+    folders = ["boot/EFI/Linux"]
+    if root.is_dir(MODULES):
+        folders += [f"{MODULES}/{version}" for version in root.list(MODULES)]
+    names = (name for folder in folders if root.is_dir(folder) for name in root.list(folder))
+    return any(name.endswith(".efi") for name in names)
+
+
+def choose_mode(asked: When, situation: Situation) -> Mode:
     """The way to take; raises ConfigError when *during* is asked for and cannot be."""
     obstacle = next(iter(_obstacles(situation)), None)
     if asked is When.AFTER:
-        return Way(When.AFTER, "as asked")
+        return Mode(When.AFTER, "as asked")
     if obstacle is None:
-        return Way(When.DURING, "bootc reads the right root and finds every image by itself")
+        return Mode(When.DURING, "bootc reads the right root and finds every image by itself")
     if asked is When.DURING:
         raise ConfigError.of(
             "--when=during", f"cannot be: {obstacle}", hint="leave it out, or use --when=after"
         )
-    return Way(When.AFTER, obstacle)
+    return Mode(When.AFTER, obstacle)
 
 
 def _obstacles(situation: Situation) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from installer_plugin.block.base import OpenedTarget, OpenOptions
+from installer_plugin.block.base import OpenedTarget
 from installer_plugin.block.luks import TokenError
 from installer_plugin.block.target import make_writable, open_target
 from installer_plugin.block.undo_journal import close_stale, opening
@@ -24,6 +24,7 @@ from installer_plugin.errors import (
     VerificationError,
 )
 from installer_plugin.events import Events
+from installer_plugin.expectations import expected_of_resolved
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.boot_block import Unproven
 from installer_plugin.hosts.bootc.boot_entries import held_back
@@ -33,18 +34,21 @@ from installer_plugin.hosts.bootc.entries_before import Before
 from installer_plugin.hosts.bootc.event_relay import relayed
 from installer_plugin.hosts.bootc.finalize import finalize, writable
 from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget
-from installer_plugin.hosts.bootc.mode import Way, When, choose_way
+from installer_plugin.hosts.bootc.mode import Mode, When, choose_mode, situation_of
 from installer_plugin.hosts.bootc.podman_shim import EVENTS, Outcome, Session, shim_script
-from installer_plugin.hosts.bootc.situation import situation_of
 from installer_plugin.hosts.bootc.target_checks import require_opening, require_target
 from installer_plugin.hosts.bootc.watchdog import Guard, close_abandoned, guarding
 from installer_plugin.model import ResolvedImage, VerifiedImage
-from installer_plugin.pipeline import check, verify_target
+from installer_plugin.opening import configured
+from installer_plugin.pipeline import Stage, check, verify_target
 from installer_plugin.process.runner import Command, CommandError
-from installer_plugin.request import Context, Request, configured
+from installer_plugin.request import TARGET_ITSELF, Work
 from installer_plugin.stages import report
+from installer_plugin.stages.label import CHECK as LABELS
+from installer_plugin.stages.verify import CHECKS, CONTENT, VerifyOptions
 from installer_plugin.state import codec
-from installer_plugin.state.state_directory import Stage, StateDirectory
+from installer_plugin.state.job import Job
+from installer_plugin.state.state_directory import StateDirectory
 
 STAGE = "install"
 COMPOSEFS_WARNING = (
@@ -58,13 +62,12 @@ class InstallRequest:
     """What the user asked for."""
 
     bootc: BootcInstall
-    request: Request
-    """Without a target: only bootc knows where it mounts one."""
     when: When = When.AUTO
     keep: bool = False
     """Whether a target that failed may boot all the same."""
     hooks: HookOptions = field(default_factory=HookOptions)
-    opening: OpenOptions = field(default_factory=OpenOptions)
+    verify_again: bool = False
+    """Whether the finished disk is read once more as a whole."""
 
     @property
     def disk(self) -> Path | None:
@@ -77,7 +80,7 @@ class Found:
     """What is known once everything has been looked at."""
 
     images: tuple[ResolvedImage, ...]
-    way: Way
+    mode: Mode
     composefs: bool
     """Whether bootc takes its composefs backend."""
 
@@ -87,20 +90,22 @@ class Run:
     """One installation under way."""
 
     asked: InstallRequest
-    context: Context
-    work: Path
+    work: Work
+    """Its request has no target: only bootc knows where it mounts one."""
+    folder: Path
+    """Private directory of this installation."""
     state: StateDirectory
     phases: Phases
 
     def require_target(self) -> None:
         """Take back what a killed run has left; raises for a target that cannot be one."""
-        state, runner = self.asked.opening.state, self.context.runner
-        if not self.asked.request.dry_run:
-            close_abandoned(state, self.context)
+        state, runner = self.work.opening.state, self.work.runner
+        if not self.work.request.dry_run:
+            close_abandoned(state, self.work.context)
         with opening(state):
             for problem in close_stale(state, runner):
-                self.context.events.warn(STAGE, f"an earlier run left {problem}")
-        require_opening(self.asked.bootc, self.asked.opening)
+                self.work.events.warn(STAGE, f"an earlier run left {problem}")
+        require_opening(self.asked.bootc, self.work.opening)
         require_target(self.asked.bootc, runner)
 
     @contextmanager
@@ -112,14 +117,14 @@ class Run:
             try:
                 self._forget_target()
             except BoundImagesError as error:  # what has failed before is what the user must know
-                self.context.events.warn(STAGE, str(error))
+                self.work.events.warn(STAGE, str(error))
             raise
         self._forget_target()
 
     def _forget_target(self) -> None:
         target = self.asked.bootc.target
         there = target if target.is_dir() else None
-        self.state.write_request(replace(self.asked.request, target=there))
+        self.state.write_request(replace(self.work.request, target=there))
 
     def prepare(self) -> None:
         """Run the phase in which the target is untouched; what is wrong is told all at once."""
@@ -127,55 +132,60 @@ class Run:
             self.phases.run(Phase.PRE_INSTALL)
         except (SourceImageError, PreflightError):
             # A stage knows its own problems only.
-            check(self.asked.request, replace(self.context, events=Events()))
+            check(self.work.telling(Events()))
             raise
+
+    def _approved(self) -> tuple[ResolvedImage, ...]:
+        """What was found before bootc; looked for here where hooks stand in for our stages."""
+        known = Job(self.state, self.work, own=True).known()
+        return (
+            check(self.work.telling(Events())).images if known.resolution is None else known.images
+        )
 
     def look(self, *, can_run_shim: bool) -> Found:
         """The images, and the way to take for them; says which and why. Raises PreflightError."""
-        quiet = replace(self.context, events=Events())  # the stages have told all of it
-        checked = check(self.asked.request, quiet)
-        install, request, images = self.asked.bootc, self.asked.request, checked.images
-        situation = situation_of(install, request, images, quiet, can_run_shim=can_run_shim)
+        images = self._approved()
+        situation = situation_of(self.asked.bootc, self.work, images, can_run_shim=can_run_shim)
         composefs = self.asked.bootc.composefs or situation.composefs_image
-        if not checked.images:
-            return Found((), Way(When.AFTER, report.NOTHING), composefs)
-        self._require_room(checked.images, composefs=composefs)
-        way = choose_way(self.asked.when, situation)
-        self.context.events.step(STAGE, f"way in: {way.when} ({way.reason})")
+        if not images:
+            return Found((), Mode(When.AFTER, report.NOTHING), composefs)
+        self._require_room(images, composefs=composefs)
+        mode = choose_mode(self.asked.when, situation)
+        self.work.events.step(STAGE, f"mode: {mode.when} ({mode.reason})")
         if composefs:
-            self.context.events.warn(STAGE, COMPOSEFS_WARNING)
-        return Found(checked.images, way, composefs)
+            self.work.events.warn(STAGE, COMPOSEFS_WARNING)
+        return Found(images, mode, composefs)
 
     def _require_room(self, images: tuple[ResolvedImage, ...], *, composefs: bool) -> None:
-        install, quiet = self.asked.bootc, replace(self.context, events=Events())
+        install = self.asked.bootc
         if install.verb is not Verb.TO_DISK:
             return
         with configured():
-            system = system_bytes(self.asked.request, quiet)
+            system = system_bytes(self.work.telling(Events()))
         if system is None:
             said = "the size of the OS image is not known here: only its images' is checked"
-            self.context.events.step(STAGE, said)
+            self.work.events.step(STAGE, said)
         problems = room_problems(install, images, system=system or 0, composefs=composefs)
         if problems:
             raise PreflightError(*problems)
 
     def install(self, found: Found, spelling: SkipSpelling) -> tuple[VerifiedImage, ...]:
-        """Let bootc install in the way that was found, and prove what it has left."""
+        """Let bootc install in the mode that was found, and prove what it has left."""
         target = self.asked.bootc.target
-        unproven = Unproven(before=Before.look(target.absolute()), opening=self.asked.opening)
+        unproven = Unproven(before=Before.look(target.absolute()), opening=self.work.opening)
         # Without images there is nothing without which the target must not boot.
         keep = self.asked.keep or not found.images
-        with guarding(unproven, self.context, keep=keep) as guard:
+        with guarding(unproven, self.work.context, keep=keep) as guard:
             if not found.images:
-                self.bootc(without_any(self.asked, spelling), guard)
+                self.bootc(without_any(self.asked.bootc, self.work, spelling), guard)
                 return ()
-            if found.way.when is When.DURING:
+            if found.mode.when is When.DURING:
                 with guard.protected():
                     self.during(found.images, guard)
             else:
                 self.after(spelling, guard)
             with guard.protected(once_more=True):
-                return self.proven(found.way)
+                return self.proven(found)
 
     def bootc(
         self,
@@ -187,7 +197,7 @@ class Run:
         purpose = f"install to {self.asked.bootc.target}"
         command = Command(argv=guard.bound_argv(argv), purpose=purpose, env=env)
         try:
-            self.context.runner.follow(command, _pass_through)
+            self.work.runner.follow(command, _pass_through)
         except CommandError as error:
             # All of it was shown as it came.
             _, mark, last = error.stderr.rpartition("error: ")
@@ -200,7 +210,7 @@ class Run:
         """Let bootc come to its copying, and be there in its place."""
         names = tuple(dict.fromkeys(image.bound.bootc_name or "" for image in images))
         session = Session(
-            folder=self.work,
+            folder=self.folder,
             owner=os.getpid(),
             expected=names,
             keep=self.asked.keep,
@@ -210,21 +220,21 @@ class Run:
             spare=guard.unproven.before.entries,
         )
         session.save()
-        programs = self.work / "bin"
+        programs = self.folder / "bin"
         programs.mkdir()
         shim = programs / "podman"
-        shim.write_text(shim_script(self.work))
+        shim.write_text(shim_script(self.folder))
         shim.chmod(0o755)
         path = f"{programs}:{os.environ.get('PATH', os.defpath)}"
         try:
-            with relayed(self.work / EVENTS, self.context.events):
+            with relayed(self.folder / EVENTS, self.work.events):
                 self.bootc(self.asked.bootc.argv, guard, {"PATH": path})
         except HostError as error:
-            outcome = Outcome.load(self.work)
+            outcome = Outcome.load(self.folder)
             if outcome and outcome.exit_code:
                 raise _failure(outcome) from error
             raise
-        if Outcome.load(self.work) is None:
+        if Outcome.load(self.folder) is None:
             raise HostError.of(
                 "bootc install",
                 "ended well without having asked for the bound images",
@@ -237,8 +247,8 @@ class Run:
         with guard.protected():
             self.bootc(install.argv_without_images(spelling), guard)
             with self._target() as (root, *boot):
-                retarget(self.state, self.asked.request, root)
-                places, events = (root, *boot), self.context.events
+                retarget(self.state, self.work.request, root)
+                places, events = (root, *boot), self.work.events
                 with held_back(places, events, keep=keep, spare=spare) as held:
                     if held:
                         guard.over()
@@ -247,22 +257,38 @@ class Run:
                 if not install.skip_finalize:
                     self._finalize(root)
 
-    def proven(self, way: Way) -> tuple[VerifiedImage, ...]:
-        """Read the finished target once more, whatever bootc has said.
+    def proven(self, found: Found) -> tuple[VerifiedImage, ...]:
+        """Look at the finished target once more, whatever bootc has said.
+
+        Content that this run has read from the disk is not read again, unless that is asked for.
 
         What was proven while bootc held the target stands where it cannot be opened by what we were
         given, such as a disk that another machine's TPM opens. What is wrong with the disk is an error.
         """
-        request = replace(self.asked.request, target=self.asked.bootc.target, receipts=())
+        target, before = self.asked.bootc.target, self._proven_before()
+        known = frozenset(image.image_id for image in before if CONTENT in image.checks)
+        options = VerifyOptions(
+            workers=self.work.request.jobs,
+            proven=frozenset() if self.asked.verify_again else known,
+        )
+        request = replace(self.work.request, source=TARGET_ITSELF, target=target, receipts=())
+        also = expected_of_resolved(found.images)
         try:
-            return verify_target(request, self.context, self.asked.opening)
+            images = verify_target(self.work.asking(request), also, options)
         except (ConfigError, TokenError) as error:
-            if way.when is not When.DURING:
+            if found.mode.when is not When.DURING:
                 raise
             said = f"proven while bootc held it, and could not be opened again: {error}"
-            self.context.events.warn(STAGE, f"{self.asked.bootc.target}: {said}")
-            images = codec.objects(self.state.read(Stage.VERIFY), "images")
-            return tuple(map(codec.parse_verified, images))
+            self.work.events.warn(STAGE, f"{target}: {said}")
+            return before
+        return tuple(_with_checks_of(before, image) for image in images)
+
+    def _proven_before(self) -> tuple[VerifiedImage, ...]:
+        """What stage verify has proven; nothing where a hook stands in for it."""
+        if not self.state.has(Stage.VERIFY):
+            return ()
+        images = codec.objects(self.state.read(Stage.VERIFY), "images")
+        return tuple(map(codec.parse_verified, images))
 
     @contextmanager
     def _target(self) -> Iterator[tuple[Path, ...]]:
@@ -270,26 +296,33 @@ class Run:
 
         What fails there is told by the disk's name.
         """
-        named, runner = self.asked.bootc.target, self.context.runner
-        opening = replace(self.asked.opening, with_boot=True)
-        with open_target(named, opening, runner, self.context.events) as target, _told(target):
+        named, runner = self.asked.bootc.target, self.work.runner
+        opening = replace(self.work.opening, with_boot=True)
+        with open_target(named, opening, runner, self.work.events) as target, _told(target):
             make_writable(target, runner)
             with nullcontext() if target.device else writable(target.physical_root, runner):
                 yield target.physical_root, *target.boot
 
     def _finalize(self, root: Path) -> None:
         try:
-            finalize(root, self.context.runner)
+            finalize(root, self.work.runner)
         except CommandError as error:
             hint = "the images are there and proven; look at the file system"
             raise HostError(error.problem(str(root), hint=hint)) from error
 
 
-def without_any(asked: InstallRequest, spelling: SkipSpelling) -> tuple[str, ...]:
+def without_any(install: BootcInstall, work: Work, spelling: SkipSpelling) -> tuple[str, ...]:
     """The call for an image that declares none; / may declare others, which are not its own."""
-    if asked.request.source == "/":
-        return asked.bootc.argv
-    return asked.bootc.argv_without_images(spelling, keep_open=False)
+    if work.request.source == "/":
+        return install.argv
+    return install.argv_without_images(spelling, keep_open=False)
+
+
+def _with_checks_of(before: Sequence[VerifiedImage], image: VerifiedImage) -> VerifiedImage:
+    """*image* with the checks that the same image has passed in this run already."""
+    same = (each for each in before if each.image_id == image.image_id)
+    passed = {*image.checks, *(check for each in same for check in each.checks)}
+    return replace(image, checks=tuple(each for each in (*CHECKS, LABELS) if each in passed))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.pool_worker import Progress
-from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, prove_layer
+from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading, prove_layer
 from installer_plugin.storage.layer.tree_copy import copy_tree
 
 
@@ -39,17 +39,17 @@ class ProveLayer:
     store: Path
     """Graph root."""
     claim: LayerClaim
-    drop_cache: bool
+    reading: Reading
 
     @property
     def weight(self) -> int:
         """Bytes to be read, as far as they are known."""
-        return self.claim.size or 0
+        return (self.claim.size or 0) if self.reading.content else 0
 
     def run(self, progress: Progress) -> LayerProof:
         """See :func:`~installer_plugin.storage.layer.proof.prove_layer`."""
         with Rootfs.open(self.store) as root:
-            return prove_layer(root, self.claim, progress, drop_cache=self.drop_cache)
+            return prove_layer(root, self.claim, progress, self.reading)
 
 
 def path_for_others(root: Rootfs) -> Path:

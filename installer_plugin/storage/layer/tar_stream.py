@@ -42,12 +42,18 @@ class _Content(NamedTuple):
 
 
 class TarStream(Closing):
-    """Bytes in, diff ID out; the one buffer is reused, whatever the layer's size."""
+    """Bytes in, diff ID out; the one buffer is reused, whatever the layer's size.
 
-    def __init__(self, limit: int, progress: Progress, complain: Complain) -> None:
+    One that is not *hashed* counts bytes only, and reads no file.
+    """
+
+    def __init__(
+        self, limit: int, progress: Progress, complain: Complain, *, hashed: bool = True
+    ) -> None:
         self.size = 0
         self.broken = False
         """Content is missing: the hash means nothing."""
+        self._hashed = hashed
         self._limit = limit
         self._progress = progress
         self._complain = complain
@@ -74,6 +80,8 @@ class TarStream(Closing):
     def write(self, payload: bytes) -> None:
         """Append bytes."""
         self._grow(len(payload))
+        if not self._hashed:
+            return
         if self._ahead:
             self._ahead.append(payload)
         else:
@@ -81,6 +89,10 @@ class TarStream(Closing):
 
     def add_file(self, fd: int, size: int, path: bytes) -> None:
         """Append *size* bytes of the file *fd*, which is closed in time; *path* is for complaints."""
+        if not self._hashed:
+            os.close(fd)
+            self._grow(size)
+            return
         content = _Content(fd, size, path)
         self._ahead.append(content)
         self._files += 1

@@ -1,0 +1,270 @@
+"""The steps of the recipe: each gives a stage what the work and the knowledge so far hold, and adds to it.
+
+A step that finds something missing in its knowledge takes the steps that come before it itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from installer_plugin import __version__
+from installer_plugin.errors import (
+    BoundImagesError,
+    DataError,
+    PreflightError,
+    Problem,
+    SourceImageError,
+    VerificationError,
+    joined,
+)
+from installer_plugin.expectations import (
+    deployments,
+    expected_of_bound,
+    expected_of_resolved,
+    merged,
+    open_deployment,
+)
+from installer_plugin.model import (
+    BoundImage,
+    CopiedImage,
+    Expected,
+    Finding,
+    ResolvedImage,
+    VerifiedImage,
+)
+from installer_plugin.opening import Opened, configured, read_lock, require_target, scratch_places
+from installer_plugin.receipt import Receipt
+from installer_plugin.request import Work
+from installer_plugin.stages.copy import CopyOptions, copy
+from installer_plugin.stages.discover import LINKS, Discovered, discover
+from installer_plugin.stages.label import label, verify_labels
+from installer_plugin.stages.preflight import (
+    MINIMUM_VERSIONS,
+    Plan,
+    bootc_findings,
+    preflight,
+    tool_version,
+)
+from installer_plugin.stages.record import creation_time, pair, record
+from installer_plugin.stages.resolve import Resolution, resolve
+from installer_plugin.stages.retract import retracted_if_refuted
+from installer_plugin.stages.verify import VerifyOptions, verify
+from installer_plugin.storage.engine.select import (
+    EngineChoice,
+    Selected,
+    Surroundings,
+    required_tools,
+    select_engines,
+)
+from installer_plugin.storage.selinux import Policy, find_policy
+from installer_plugin.storage.source.signature_policy import load_policy
+from installer_plugin.storage.store.graph_root import GraphRoot
+from installer_plugin.storage.store.target_store import TargetStore
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the bound images; None or empty is what no step has found out yet."""
+
+    discovered: Discovered | None = None
+    resolution: Resolution | None = None
+    problems: tuple[Problem, ...] = ()
+    """What preflight found; those of discovery and resolution are in there."""
+    selected: tuple[Selected, ...] | None = None
+    """The images with their engines."""
+    findings: tuple[tuple[str, Finding], ...] = ()
+    """Each with the reference it is about."""
+    copied: tuple[CopiedImage, ...] | None = None
+    tools: Mapping[str, str] | None = None
+    """Versions of the programs that took part."""
+    verified: tuple[VerifiedImage, ...] | None = None
+
+    @property
+    def bound(self) -> tuple[BoundImage, ...]:
+        """The declared images; none when the declarations were not read."""
+        return self.discovered.images if self.discovered else ()
+
+    @property
+    def images(self) -> tuple[ResolvedImage, ...]:
+        """The images that were found; none when nobody has looked for them."""
+        return self.resolution.images if self.resolution else ()
+
+    def require_clear(self) -> None:
+        """Raise every problem at once, with the exit code of the first to act on."""
+        errors: list[BoundImagesError] = []
+        if self.discovered and self.discovered.problems:
+            errors.append(SourceImageError(*self.discovered.problems))
+        unresolved = self.resolution.problems if self.resolution else ()
+        if unresolved or self.problems:
+            errors.append(PreflightError(*unresolved, *self.problems))
+        if errors:
+            raise joined(errors)
+
+
+# --- the target is untouched -------------------------------------------------------------------
+
+
+def discovered(work: Work, opened: Opened, known: Known) -> Known:
+    """Read the declarations of the source."""
+    work.events.step("discover", f"reading {LINKS} of {opened.root.label}")
+    return replace(known, discovered=declarations(work, opened))
+
+
+def declarations(work: Work, opened: Opened) -> Discovered:
+    """All that the source declares; raises SourceImageError when that has to be something."""
+    found = discover(opened.root)
+    if work.request.require_bound_images and not found.declared:
+        raise nothing_bound(work.request.source)
+    return found
+
+
+def resolved(work: Work, opened: Opened, known: Known) -> Known:
+    """Look for every declared image in the stores."""
+    if known.discovered is None:
+        known = discovered(work, opened, known)
+    work.events.step("resolve", f"looking for {len(known.bound)} images")
+    with configured():
+        return replace(known, resolution=resolve(known.bound, opened.sources.all))
+
+
+def checked(work: Work, opened: Opened, known: Known) -> Known:
+    """Check tools, engines, space, lock file and target."""
+    if known.resolution is None:
+        known = resolved(work, opened, known)
+    known = _with_engines(work, opened, known)
+    target = require_target(work.request) if work.request.target else None
+    with configured():
+        plan = Plan(
+            images=known.images,
+            policy=policy_for(target, opened) if target else None,
+            selected=known.selected or (),
+            direct_only=work.request.engine is EngineChoice.DIRECT,
+            target=target,
+            closed_for_now=opened.disk is not None and opened.disk.read_only,
+            scratch=scratch_places(work, target) if target else (),
+            lock=read_lock(work.request),
+        )
+        work.events.step("preflight", "checking tools, space and target")
+        problems = preflight(plan, work.runner)
+    declared = ((image.reference, finding) for image in known.bound for finding in image.findings)
+    findings = (*declared, *bootc_findings(known.images))
+    return replace(known, problems=problems, findings=findings)
+
+
+def _with_engines(work: Work, opened: Opened, known: Known) -> Known:
+    with configured():
+        signatures = load_policy(work.context.system)
+        surroundings = Surroundings(opened.sources.graph_roots, signatures, work.runner)
+        selected = select_engines(work.request.engine, known.images, surroundings)
+    return replace(known, selected=selected)
+
+
+# --- the target is written ---------------------------------------------------------------------
+
+
+def copied(work: Work, opened: Opened, known: Known) -> Known:
+    """Copy what was approved; raises CopyError."""
+    if known.selected is None:
+        known = _with_engines(work, opened, known)
+    selected = known.selected or ()
+    if not selected:
+        return replace(known, copied=(), tools=tool_versions((), work))
+    target = require_target(work.request)
+    options = CopyOptions(selected=selected, scratch=scratch_places(work, target))
+    images = copy(target, options, work.events, work.runner)
+    return replace(known, copied=images, tools=tool_versions(selected, work))
+
+
+def labelled(work: Work, opened: Opened, known: Known) -> Known:
+    """Label the target store by the policy that will judge it; raises CopyError."""
+    target = require_target(work.request)
+    with configured():
+        policy = policy_for(target, opened)
+    label(target.graph_root, policy, work.events, work.runner)
+    return known
+
+
+# --- the target is read ------------------------------------------------------------------------
+
+
+def verified(work: Work, opened: Opened, known: Known) -> Known:
+    """Prove what was copied, and what is declared; what is refuted is taken away again."""
+    target = require_target(work.request)
+    images = [each.resolved for each in known.copied or ()]
+    demands = merged((*expected_of_bound(known.bound, ""), *expected_of_resolved(images)))
+    if not demands:
+        return replace(known, verified=())
+    with configured():
+        policy = policy_for(target, opened)
+    with retracted_if_refuted(images, target, work.events):
+        return replace(known, verified=prove(work, demands, policy))
+
+
+def prove(
+    work: Work,
+    expected: Sequence[Expected],
+    policy: Policy | None,
+    options: VerifyOptions | None = None,
+) -> tuple[VerifiedImage, ...]:
+    """Read the target store again and compare it with *expected*; raises VerificationError."""
+    target = require_target(work.request)
+    options = options or VerifyOptions(workers=work.request.jobs)
+    try:
+        with GraphRoot.open(target.graph_root) as store:
+            proofs = verify(store, expected, work.events, work.runner, options)
+    except DataError as error:
+        hint = "the images are not on the target: copy them"
+        raise VerificationError(error.problem(hint=hint)) from error
+    labels = verify_labels(target.graph_root, policy, work.events, work.runner)
+    return tuple(replace(image, checks=(*image.checks, *labels)) for image in proofs)
+
+
+def receipt_of(work: Work, known: Known) -> Receipt:
+    """The receipt of what was copied and proven."""
+    return Receipt(
+        source=work.request.source,
+        created=creation_time(work.context.env),
+        tools=known.tools or tool_versions((), work),
+        images=pair(known.copied or (), known.verified or ()),
+    )
+
+
+def recorded(work: Work, _opened: Opened, known: Known) -> Known:
+    """Write the receipt on the target and where the user wants it; raises CopyError."""
+    target = require_target(work.request)
+    record(receipt_of(work, known), (target.receipt, *work.request.receipts))
+    return known
+
+
+# --- what several of them need -----------------------------------------------------------------
+
+
+def policy_for(target: TargetStore, opened: Opened | None) -> Policy | None:
+    """The SELinux policy that will judge the store: the target's own, or the one being installed.
+
+    *opened* None: there is no source.
+    """
+    for path in deployments(target.physical_root):
+        with open_deployment(target.physical_root, path) as deployment:
+            policy = find_policy(deployment)
+            if policy:
+                return policy
+    return find_policy(opened.root) if opened else None
+
+
+def tool_versions(selected: Sequence[Selected], work: Work) -> Mapping[str, str]:
+    """Our own version and those of the programs that copy *selected*."""
+    tools = required_tools(selected)
+    versions = {tool: tool_version(tool, work.runner) for tool in tools if tool in MINIMUM_VERSIONS}
+    return {"bootc-bound-images": __version__, **versions}
+
+
+def nothing_bound(subject: str) -> SourceImageError:
+    """The error of ``--require-bound-images``."""
+    return SourceImageError.of(
+        subject,
+        "no bound images declared, and --require-bound-images asks for some",
+        where=LINKS,
+        hint="link a Quadlet file there, or leave the option out",
+    )
