@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from installer_plugin.errors import DataError
+from installer_plugin.fields import parse_document
 from installer_plugin.model import (
     ImageId,
     ManifestDigest,
@@ -57,36 +58,14 @@ def dump_lock(images: Sequence[LockedImage]) -> str:
 
 def parse_lock(content: bytes, where: str) -> Mapping[str, LockedImage]:
     """A lock file by reference; raises DataError that names *where* and the entry."""
-    entries = load_entries(content, where, SCHEMA)
-    locked = {}
-    for index, entry in enumerate(entries):
-        at = f"{where}: images[{index}]"
-        reference = entry.get("reference")
-        if not isinstance(reference, str) or not reference:
-            raise DataError(at, f"reference is {reference!r}, expected an image reference")
+    locked: dict[str, LockedImage] = {}
+    for entry in parse_document(content, where, (SCHEMA,)).objects("images"):
+        reference = entry.reference()
         if reference in locked:
-            raise DataError(at, f"locks {reference} a second time")
-        try:
-            locked[reference] = LockedImage(
-                reference=reference,
-                image_id=parse_image_id(entry.get("image_id")),
-                digest=parse_manifest_digest(entry.get("digest")),
-            )
-        except ValueError as error:
-            raise DataError(at, str(error)) from error
+            raise DataError(entry.where, f"locks {reference} a second time")
+        locked[reference] = LockedImage(
+            reference=reference,
+            image_id=entry.parsed("image_id", parse_image_id),
+            digest=entry.parsed("digest", parse_manifest_digest),
+        )
     return locked
-
-
-def load_entries(content: bytes, where: str, schema: str) -> Sequence[Mapping[str, object]]:
-    """The ``images`` of a JSON document of ours; raises DataError when it is not of *schema*."""
-    try:
-        data: object = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(where, f"is not JSON: {error}") from error
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        seen = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise DataError(where, f"has the schema {seen!r}, expected {schema!r}")
-    entries = data.get("images")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(where, "images is no array of objects")
-    return entries

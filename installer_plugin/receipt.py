@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from installer_plugin.errors import DataError
-from installer_plugin.lockfile import load_entries
+from installer_plugin.fields import Fields, parse_document
+from installer_plugin.image_json import proven_json
 from installer_plugin.model import (
     CopiedImage,
     Expected,
@@ -17,8 +16,9 @@ from installer_plugin.model import (
     parse_manifest_digest,
 )
 
-SCHEMA = "bootc-bound-images/receipt/1"
-Parsed = TypeVar("Parsed")
+SCHEMA = "bootc-bound-images/receipt/2"
+OLDER = ("bootc-bound-images/receipt/1",)
+"""Forms that targets may still have; what is demanded stands in them by the same names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,64 +41,22 @@ def dump_receipt(receipt: Receipt) -> str:
         "source": receipt.source,
         "created": receipt.created,
         "tools": dict(receipt.tools),
-        "images": [_entry(copied, verified) for copied, verified in receipt.images],
+        "images": [proven_json(copied, verified) for copied, verified in receipt.images],
     }
     return json.dumps(data, indent=2, sort_keys=True) + "\n"
 
 
-def _entry(copied: CopiedImage, verified: VerifiedImage) -> Mapping[str, object]:
-    bound = copied.resolved.bound
-    return {
-        "reference": bound.reference,
-        "names": list(verified.names),
-        "declaration": {
-            "link": bound.location.link,
-            "file": bound.location.unit,
-            "line": bound.location.line,
-        },
-        "source": str(copied.resolved.source),
-        "engine": copied.engine,
-        "image_id": verified.image_id,
-        "digest": copied.resolved.digest,
-        "manifest_digests": list(copied.resolved.manifest_digests),
-        "diff_ids": list(verified.diff_ids),
-        "size": verified.size,
-        "verified": list(verified.checks),
-    }
-
-
 def parse_receipt(content: bytes, where: str) -> tuple[Expected, ...]:
     """What a receipt demands of a target; raises DataError that names *where* and the entry."""
-    entries = load_entries(content, where, SCHEMA)
-    return tuple(_expected(entry, f"{where}: images[{i}]") for i, entry in enumerate(entries))
+    document = parse_document(content, where, (SCHEMA, *OLDER))
+    return tuple(map(_expected, document.objects("images")))
 
 
-def _expected(entry: Mapping[str, object], where: str) -> Expected:
-    reference = entry.get("reference")
-    if not isinstance(reference, str) or not reference:
-        raise DataError(where, f"reference is {reference!r}, expected an image reference")
-    try:
-        return Expected(
-            reference=reference,
-            names=_array(entry, "names", where, _text),
-            image_id=parse_image_id(entry.get("image_id")),
-            manifest_digests=_array(entry, "manifest_digests", where, parse_manifest_digest),
-            where="receipt",
-        )
-    except ValueError as error:
-        raise DataError(where, str(error)) from error
-
-
-def _array(
-    entry: Mapping[str, object], key: str, where: str, parse: Callable[[object], Parsed]
-) -> tuple[Parsed, ...]:
-    value = entry.get(key)
-    if not isinstance(value, list):
-        raise DataError(where, f"{key} is {value!r}, expected an array")
-    return tuple(map(parse, value))
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no name")  # noqa: TRY004 - a wrong value in a file
-    return value
+def _expected(entry: Fields) -> Expected:
+    return Expected(
+        reference=entry.reference(),
+        names=entry.texts("names"),
+        image_id=entry.parsed("image_id", parse_image_id),
+        manifest_digests=entry.all_parsed("manifest_digests", parse_manifest_digest),
+        where="receipt",
+    )

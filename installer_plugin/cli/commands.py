@@ -16,7 +16,8 @@ from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.cli.stage import stage
 from installer_plugin.errors import SourceImageError
 from installer_plugin.hosts.bootc.watchdog import close_abandoned
-from installer_plugin.model import Severity
+from installer_plugin.image_json import bound_json, proven_json, resolved_json, verified_json
+from installer_plugin.model import BoundImage, Severity
 from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report
 
@@ -73,7 +74,9 @@ def list_command(source: str, **given: Unpack[Given]) -> None:
         document = report.document(
             "list",
             source,
-            images=[report.bound_json(image) for image in discovered.images],
+            images=[
+                {**bound_json(image), "findings": _findings(image)} for image in discovered.images
+            ],
             problems=[report.problem_json(problem) for problem in discovered.problems],
         )
         if discovered.images or not discovered.problems or output.json:
@@ -85,6 +88,10 @@ def list_command(source: str, **given: Unpack[Given]) -> None:
             sys.exit(error.exit_code)
 
     run_to_exit(output, body)
+
+
+def _findings(image: BoundImage) -> list[report.Document]:
+    return [report.finding_json(image.reference, finding) for finding in image.findings]
 
 
 @main.command()
@@ -106,7 +113,7 @@ def check(source: str, **given: Unpack[Given]) -> None:
         document = report.document(
             "check",
             source,
-            images=[report.resolved_json(image) for image in checked.images],
+            images=[resolved_json(image) for image in checked.images],
             findings=[report.finding_json(*finding) for finding in checked.findings],
         )
         output.result(report.resolved_text(checked.images), document)
@@ -141,8 +148,8 @@ def copy(source: str, **given: Unpack[Given]) -> None:
             source,
             target=outcome.target,
             store=outcome.store,
-            images=report.copied_json(outcome.images),
-            planned=[report.resolved_json(image) for image in outcome.planned],
+            images=[proven_json(*pair) for pair in outcome.images],
+            planned=[resolved_json(image) for image in outcome.planned],
             findings=[report.finding_json(*finding) for finding in outcome.findings],
         )
         output.result(_copy_text(outcome), document)
@@ -183,7 +190,7 @@ def verify(source: str, **given: Unpack[Given]) -> None:
         verified = pipeline.verify_target(work)
         target = str(given["target"])
         document = report.document(
-            "verify", target, images=[report.verified_json(image) for image in verified]
+            "verify", target, images=[verified_json(image) for image in verified]
         )
         output.result(report.verified_text(verified, target), document)
 

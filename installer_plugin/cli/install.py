@@ -15,6 +15,7 @@ from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
 from installer_plugin.hosts.bootc.hook_phases import HookOptions
 from installer_plugin.hosts.bootc.mode import When
 from installer_plugin.hosts.bootc.run import InstallRequest
+from installer_plugin.image_json import verified_json
 from installer_plugin.stages import report
 
 
@@ -94,7 +95,7 @@ def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
             when=str(done.mode.when),
             reason=done.mode.reason,
             plan=list(done.plan),
-            images=[report.verified_json(image) for image in done.images],
+            images=[verified_json(image) for image in done.images],
         )
         text = "\n".join(done.plan) or report.verified_text(done.images, str(line.target))
         output.result(text, document)

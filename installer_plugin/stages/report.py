@@ -8,7 +8,6 @@ from installer_plugin.errors import BoundImagesError, Problem
 from installer_plugin.events import iec
 from installer_plugin.model import (
     BoundImage,
-    CopiedImage,
     Finding,
     ResolvedImage,
     VerifiedImage,
@@ -18,13 +17,16 @@ NOTHING = "no bound images declared"
 SHORT_ID = 12
 """Hex digits of an image ID that podman shows."""
 
+FIRST = frozenset(("lock", "hooks"))
+"""Documents that are as they were first; those with images have one form of them since version 2."""
+
 Document = dict[str, object]
-Pairs = Sequence[tuple[CopiedImage, VerifiedImage]]
 
 
 def document(kind: str, source: str, **fields: object) -> Document:
     """A JSON document of ours; ``schema`` names its form and changes when that does."""
-    return {"schema": f"bootc-bound-images/{kind}/1", "source": source, **fields}
+    version = 1 if kind in FIRST else 2
+    return {"schema": f"bootc-bound-images/{kind}/{version}", "source": source, **fields}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -105,21 +107,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def bound_json(image: BoundImage) -> Document:
-    """A declared image."""
-    return {
-        "reference": image.reference,
-        "kind": image.kind,
-        "names": list(image.names),
-        "declaration": {
-            "link": image.location.link,
-            "file": image.location.unit,
-            "line": image.location.line,
-        },
-        "findings": [finding_json(image.reference, finding) for finding in image.findings],
-    }
-
-
 def finding_json(reference: str, finding: Finding) -> Document:
     """A finding about the image *reference*."""
     return {
@@ -130,49 +117,6 @@ def finding_json(reference: str, finding: Finding) -> Document:
         "consequence": finding.consequence,
         "where": str(finding.location),
     }
-
-
-def resolved_json(image: ResolvedImage) -> Document:
-    """A resolved image."""
-    return {
-        "reference": image.bound.reference,
-        "names": list(image.names),
-        "found_in": str(image.source),
-        "image_id": image.image_id,
-        "digest": image.digest,
-        "manifest_digests": list(image.manifest_digests),
-        "layers": [{"diff_id": layer.diff_id, "size": layer.size} for layer in image.layers],
-        "size": image.size,
-    }
-
-
-def verified_json(image: VerifiedImage) -> Document:
-    """A verified image."""
-    return {
-        "reference": image.reference,
-        "names": list(image.names),
-        "where": image.where,
-        "image_id": image.image_id,
-        "digest": image.digest,
-        "manifest_digests": list(image.manifest_digests),
-        "diff_ids": list(image.diff_ids),
-        "size": image.size,
-        "verified": list(image.checks),
-    }
-
-
-def copied_json(pairs: Pairs) -> list[Document]:
-    """Copied and verified images."""
-    return [
-        {
-            **verified_json(verified),
-            "engine": copied.engine,
-            "found_in": str(copied.resolved.source),
-            "already_there": copied.already_there,
-            "refusal": copied.refusal,
-        }
-        for copied, verified in pairs
-    ]
 
 
 def problem_json(problem: Problem) -> Document:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from installer_plugin.errors import ConfigError, PreflightError, Problem
+from installer_plugin.fields import Fields, Json
+from installer_plugin.image_json import parse_bound, parse_copied, parse_resolved
 from installer_plugin.model import CopiedImage, ResolvedImage
 from installer_plugin.opening import require_target
 from installer_plugin.pipeline import Stage
@@ -14,9 +16,7 @@ from installer_plugin.request import Work
 from installer_plugin.stages import report
 from installer_plugin.stages.discover import Discovered
 from installer_plugin.stages.resolve import Resolution
-from installer_plugin.state import codec
-from installer_plugin.state.codec import Json
-from installer_plugin.state.state_directory import StateDirectory
+from installer_plugin.state.state_directory import StateDirectory, damaged_is_an_error
 from installer_plugin.steps import Known
 from installer_plugin.storage.store.target_store import TargetStore
 
@@ -69,14 +69,14 @@ class Job:
             return known
         return replace(
             known,
-            copied=tuple(self._parsed(Stage.COPY, codec.parse_copied)),
+            copied=tuple(self._parsed(Stage.COPY, parse_copied)),
             tools=self._tools(),
         )
 
     def _discovered(self) -> Discovered | None:
         if not self.state.has(Stage.DISCOVER):
             return None
-        images = tuple(self._parsed(Stage.DISCOVER, codec.parse_bound))
+        images = tuple(self._parsed(Stage.DISCOVER, parse_bound))
         return Discovered(images=images, problems=(), declared=bool(images))
 
     def _resolution(self) -> Resolution | None:
@@ -91,7 +91,7 @@ class Job:
         return next((stage for stage in stages if self.state.has(stage)), None)
 
     def _resolved(self, stage: Stage) -> tuple[ResolvedImage, ...]:
-        return tuple(self._parsed(stage, codec.parse_resolved))
+        return tuple(self._parsed(stage, parse_resolved))
 
     def copied_by_hook(self) -> tuple[CopiedImage, ...]:
         """What a hook that stands in for stage copy was to copy; raises ConfigError."""
@@ -104,7 +104,7 @@ class Job:
         )
 
     def _tools(self) -> Mapping[str, str] | None:
-        tools = self.state.read(Stage.COPY).get("tools")
+        tools = self.state.read(Stage.COPY).data.get("tools")
         if not isinstance(tools, dict):
             return None
         return {str(name): str(version) for name, version in tools.items()}
@@ -128,13 +128,9 @@ class Job:
         if problems:
             raise PreflightError(*problems)
 
-    def _parsed(self, stage: Stage, parse: Callable[[Json], Value]) -> Iterator[Value]:
-        try:
-            yield from map(parse, codec.objects(self.state.read(stage), "images"))
-        except ValueError as error:
-            file = self.state.path / f"{stage}.json"
-            hint = "begin again with 'bootc-bound-images stage discover'"
-            raise ConfigError.of(str(file), f"is damaged: {error}", hint=hint) from error
+    def _parsed(self, stage: Stage, parse: Callable[[Fields], Value]) -> Iterator[Value]:
+        with damaged_is_an_error():
+            yield from map(parse, self.state.read(stage).objects("images"))
 
 
 def out_of_order(stage: Stage, missing: Stage) -> ConfigError:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from installer_plugin.fields import Json
 from installer_plugin.hooks.phases import OUR_STAGES
 from installer_plugin.hooks.plan import PhasePlan
 from installer_plugin.pipeline import DOING, Stage
 from installer_plugin.request import Context, Request, Work
 from installer_plugin.state import codec
-from installer_plugin.state.codec import Json
 from installer_plugin.state.job import Job, Staged, out_of_order
 from installer_plugin.state.stages import STAGES
 from installer_plugin.state.state_directory import StateDirectory
@@ -76,7 +76,7 @@ def hook_state(state: StateDirectory) -> Json:
     request = state.read_request()
 
     def images(stage: Stage) -> object:
-        return state.read(stage).get("images") if state.has(stage) else None
+        return state.read(stage).data.get("images") if state.has(stage) else None
 
     return {
         "request": codec.request_json(request) if request else None,

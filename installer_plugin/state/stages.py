@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from installer_plugin.errors import DataError, VerificationError
+from installer_plugin.image_json import bound_json, copied_json, resolved_json, verified_json
 from installer_plugin.opening import Opened, configured
 from installer_plugin.pipeline import DOING, RECIPE, Stage
 from installer_plugin.receipt import dump_receipt, parse_receipt
 from installer_plugin.stages import report
 from installer_plugin.stages.record import write_receipt
-from installer_plugin.state import codec
 from installer_plugin.state.job import Job, Staged
 from installer_plugin.steps import Known, receipt_of
 from installer_plugin.storage.store.graph_root import (
@@ -41,7 +41,7 @@ def _taken(job: Job, stage: Stage, known: Known | None = None) -> Known:
 
 def _discover(job: Job) -> Staged:
     bound = _taken(job, Stage.DISCOVER).bound
-    images = [codec.bound_json(image) for image in bound]
+    images = [bound_json(image) for image in bound]
     return Staged(report.bound_text(bound), job.document(Stage.DISCOVER, images))
 
 
@@ -56,7 +56,7 @@ def _preflight(job: Job) -> Staged:
 
 
 def _looked(job: Job, stage: Stage, known: Known) -> Staged:
-    images = [codec.resolved_json(image) for image in known.images]
+    images = [resolved_json(image) for image in known.images]
     return Staged(report.resolved_text(known.images), job.document(stage, images))
 
 
@@ -77,7 +77,7 @@ def _copy(job: Job) -> Staged:
             text += f"\nwould be copied to {target.graph_root}; nothing was changed"
             return Staged(text, job.document(Stage.COPY, []))
         known = DOING[Stage.COPY](job.work, opened, known)
-    images = [codec.copied_json(image) for image in known.copied or ()]
+    images = [copied_json(image) for image in known.copied or ()]
     text += f"\ncopied to {target.graph_root}, not verified yet" if images else ""
     return Staged(text, job.document(Stage.COPY, images, tools=known.tools))
 
@@ -104,7 +104,7 @@ def _verify(job: Job) -> Staged:
     if not known.verified:
         return Staged(report.NOTHING, job.document(Stage.VERIFY, []))
     job.state.write_receipt(dump_receipt(receipt_of(job.work, known)))
-    images = [report.verified_json(image) for image in known.verified]
+    images = [verified_json(image) for image in known.verified]
     document = job.document(Stage.VERIFY, images, records=_fingerprint(target))
     return Staged(report.verified_text(known.verified, str(target.graph_root)), document)
 
@@ -121,7 +121,7 @@ def _record(job: Job) -> Staged:
     if not job.state.has(Stage.VERIFY):
         job.work.events.warn("record", "nothing was verified, so no receipt is written")
         return Staged("no receipt: nothing was verified", document)
-    proof = job.state.read(Stage.VERIFY)
+    proof = job.state.read(Stage.VERIFY).data
     if not proof.get("images"):
         return Staged(report.NOTHING, document)
     if proof.get("records") != _fingerprint(target):

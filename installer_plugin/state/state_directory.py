@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import ConfigError, DataError
+from installer_plugin.fields import Fields, Json, parse_document
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.opening import configured, read_named
 from installer_plugin.pipeline import Stage
 from installer_plugin.request import Request
-from installer_plugin.state.codec import Json, parse_request, request_json
+from installer_plugin.state.codec import parse_request, request_json
 
 REQUEST = "request.json"
 OVERRIDDEN = "overridden.json"
@@ -56,9 +58,9 @@ class StateDirectory:
         """Whether *stage* has run."""
         return (self.path / f"{stage}.json").exists()
 
-    def read(self, stage: Stage) -> Json:
+    def read(self, stage: Stage) -> Fields:
         """What *stage* has written; raises ConfigError when it is damaged or not there."""
-        return self._load(f"{stage}.json", f"bootc-bound-images/stage-{stage}/1")
+        return self._load(f"{stage}.json", f"bootc-bound-images/stage-{stage}/2")
 
     def write(self, stage: Stage, document: Json) -> None:
         """Keep what *stage* has found out."""
@@ -77,10 +79,8 @@ class StateDirectory:
         if not (self.path / REQUEST).exists():
             return None
         data = self._load(REQUEST, "bootc-bound-images/request/1")
-        try:
+        with damaged_is_an_error():
             return parse_request(data)
-        except ValueError as error:
-            raise _damaged(self.path / REQUEST, str(error)) from error
 
     def write_request(self, request: Request) -> None:
         """Keep the request; its paths should be absolute, the stages run anywhere."""
@@ -91,7 +91,7 @@ class StateDirectory:
         """Stages that hooks stand in for, with the hook of each."""
         if not (self.path / OVERRIDDEN).exists():
             return {}
-        return self._load(OVERRIDDEN, "bootc-bound-images/overridden/1")
+        return self._load(OVERRIDDEN, "bootc-bound-images/overridden/1").data
 
     def write_overridden(self, hooks: Mapping[Stage, Path]) -> None:
         """Keep which stages will not run, and what stands in for them."""
@@ -107,15 +107,10 @@ class StateDirectory:
         """Keep the receipt until it is recorded."""
         self._replace(RECEIPT, text.encode())
 
-    def _load(self, name: str, schema: str) -> Json:
+    def _load(self, name: str, schema: str) -> Fields:
         file = self.path / name
-        try:
-            data: object = json.loads(read_named(file))
-        except (DataError, ValueError, RecursionError) as error:
-            raise _damaged(file, str(error)) from error
-        if not isinstance(data, dict) or data.get("schema") != schema:
-            raise _damaged(file, f"expected a document of the schema {schema}")
-        return data
+        with damaged_is_an_error():
+            return parse_document(read_named(file), str(file), (schema,))
 
     def _store(self, name: str, document: Json) -> None:
         self._replace(name, (json.dumps(document, indent=2) + "\n").encode())
@@ -132,6 +127,11 @@ def _wrong(path: Path, message: str, hint: str) -> ConfigError:
     return ConfigError.of(str(path), message, hint=hint)
 
 
-def _damaged(file: Path, message: str) -> ConfigError:
-    hint = "begin again with 'bootc-bound-images stage discover'"
-    return _wrong(file, f"is damaged: {message}", hint)
+@contextmanager
+def damaged_is_an_error() -> Iterator[None]:
+    """Make a damaged file of a state directory an error of the caller, who can begin again."""
+    try:
+        yield
+    except DataError as error:
+        hint = "begin again with 'bootc-bound-images stage discover'"
+        raise ConfigError.of(error.subject, f"is damaged: {error.message}", hint=hint) from error

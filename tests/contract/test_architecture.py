@@ -15,9 +15,8 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 LEVELS = (
     ("errors",),
     ("model",),
-    ("events", "files", "process"),
-    ("declarations",),
-    ("lockfile",),
+    ("events", "fields", "files", "process"),
+    ("declarations", "image_json", "lockfile"),
     ("expectations", "hooks", "receipt"),
     ("block", "storage.base", "storage.layer", "storage.selinux", "storage.tool_argv"),
     ("storage.store",),

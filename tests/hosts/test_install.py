@@ -219,9 +219,7 @@ def test_bootc_that_calls_another_tool_is_followed_by_us(scene: Scene, tmp_path:
     both.chmod(0o755)
     env = {"BOOTC_EXP_EXTERNAL_CONTAINER_TOOL": str(both)}
     done = scene.install(env=env)
-    assert (
-        f"mode: after (BOOTC_EXP_EXTERNAL_CONTAINER_TOOL makes bootc call {both}" in done.stderr
-    )
+    assert f"mode: after (BOOTC_EXP_EXTERNAL_CONTAINER_TOOL makes bootc call {both}" in done.stderr
 
 
 # --- encrypted disks -------------------------------------------------------------------------

@@ -254,7 +254,7 @@ def test_image_of_a_layout_is_copied(kind: str, image_sources: ImageSources, lab
     (copied,) = document(done)["images"]
     assert copied["engine"] == "skopeo"
     assert copied["image_id"] == image.id
-    assert copied["diff_ids"] == list(image.diff_ids)
+    assert [layer["diff_id"] for layer in copied["layers"]] == list(image.diff_ids)
     assert lab.unknown(reference, ABSENT) == [ABSENT]
     lab.run("verify", "--source", root, lab.target)
 

@@ -158,7 +158,7 @@ def test_each_stage_has_a_document(line: Line, image_sources: ImageSources) -> N
     line("discover", "--source", line.root, "--target", line.lab.target)
     for stage in STAGES:
         seen = document(line(stage, "--format=json"))
-        assert seen["schema"] == f"bootc-bound-images/stage-{stage}/1"
+        assert seen["schema"] == f"bootc-bound-images/stage-{stage}/2"
         assert seen["source"] == str(line.root)
         assert json.loads((line.state / f"{stage}.json").read_text()) == seen
         if stage not in {Stage.LABEL, Stage.RECORD}:

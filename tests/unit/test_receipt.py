@@ -44,13 +44,17 @@ def test_receipt_says_what_was_declared_copied_and_proven() -> None:
         "tools": {"bootc-bound-images": "0.1.0", "skopeo": "1.9.3"},
     }
     assert image["declaration"] == {
+        "kind": "container",
+        "names": ["localhost/a:1"],
+        "bootc_name": None,
         "link": "usr/lib/bootc/bound-images.d/app.container",
         "file": "usr/share/containers/systemd/app.container",
         "line": 2,
     }
-    assert image["source"] == "containers-storage:/store"
+    assert image["found_in"]["kind"] == "containers-storage"
+    assert image["found_in"]["store"] == "/store"
     assert image["manifest_digests"] == [digest("list"), digest("one")]
-    assert image["diff_ids"] == [layer.diff_id for layer in IMAGE.layers]
+    assert [layer["diff_id"] for layer in image["layers"]] == [x.diff_id for x in IMAGE.layers]
     assert image["size"] == 4 << 20
     assert image["engine"] == "skopeo"
     assert image["verified"] == ["store", "names", "config"]
@@ -61,6 +65,11 @@ def test_same_facts_give_the_same_bytes() -> None:
     text = dump_receipt(other)
     assert text == dump_receipt(RECEIPT)
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+
+
+def test_receipt_of_the_form_before_this_demands_the_same() -> None:
+    old = {"schema": "bootc-bound-images/receipt/1", "images": [ENTRY]}
+    assert parse_receipt(json.dumps(old).encode(), "f") == parse_receipt(_receipt(ENTRY), "f")
 
 
 def test_receipt_demands_what_was_proven() -> None:
@@ -75,10 +84,10 @@ def test_receipt_demands_what_was_proven() -> None:
     ("content", "message"),
     [
         (b"{", "f: is not JSON"),
-        (b'{"schema":"bootc-bound-images/lock/1"}', "expected 'bootc-bound-images/receipt/1'"),
+        (b'{"schema":"bootc-bound-images/lock/1"}', "expected 'bootc-bound-images/receipt/2'"),
         (_receipt({}), r"f: images\[0\]: reference is None"),
         (_receipt({**ENTRY, "names": "a"}), r"f: images\[0\]: names is 'a', expected an array"),
-        (_receipt({**ENTRY, "names": [1]}), r"f: images\[0\]: 1 is no name"),
+        (_receipt({**ENTRY, "names": [1]}), r"f: images\[0\]: names has 1, expected a string"),
         (_receipt({**ENTRY, "image_id": None}), r"images\[0\]: None is no image ID"),
         (_receipt({**ENTRY, "manifest_digests": [1]}), r"images\[0\]: 1 is no manifest digest"),
         (

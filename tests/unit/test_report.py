@@ -5,19 +5,17 @@ import json
 import pytest
 
 from installer_plugin.errors import PreflightError, Problem
+from installer_plugin.image_json import bound_json, proven_json, resolved_json, verified_json
 from installer_plugin.model import BoundImage, Finding, Layer, Severity
 from installer_plugin.stages.report import (
     NOTHING,
-    bound_json,
     bound_text,
-    copied_json,
     document,
     error_json,
+    finding_json,
     findings_text,
     problems_text,
-    resolved_json,
     resolved_text,
-    verified_json,
     verified_text,
 )
 from tests.support.values import bound, copied, diff_id, digest, hexa, resolved, verified
@@ -129,47 +127,52 @@ def test_documents_are_json_with_a_schema() -> None:
     images = [bound_json(WEB.bound)], [resolved_json(PINNED)], [verified_json(verified(WEB))]
     text = json.dumps([document("list", "/", images=part) for part in images])
     listed, found, proven = json.loads(text)
-    assert listed["schema"] == "bootc-bound-images/list/1"
+    assert listed["schema"] == "bootc-bound-images/list/2"
     assert listed["source"] == "/"
     assert listed["images"][0] == {
         "reference": "quay.io/team/web:1",
-        "kind": "container",
         "names": ["quay.io/team/web:1"],
         "declaration": {
+            "kind": "container",
+            "names": ["quay.io/team/web:1"],
+            "bootc_name": None,
             "link": "usr/lib/bootc/bound-images.d/app.container",
             "file": "usr/share/containers/systemd/app.container",
             "line": 2,
         },
-        "findings": [],
     }
     assert found["images"][0]["manifest_digests"] == [digest("list"), digest("one")]
     assert found["images"][0]["size"] == 1503 << 20
-    assert found["images"][0]["found_in"] == "containers-storage:/store"
+    assert found["images"][0]["found_in"] == {
+        "kind": "containers-storage",
+        "store": "/store",
+        "item": PINNED.source.item,
+    }
     assert proven["images"][0]["verified"] == ["store", "names", "config"]
 
 
 def test_copied_image_is_its_proof_and_how_it_came() -> None:
-    (entry,) = copied_json([(copied(WEB, already_there=True), verified(WEB))])
+    entry = proven_json(copied(WEB, already_there=True), verified(WEB))
     proof = verified_json(verified(WEB))
-    assert entry.items() >= proof.items()
+    assert entry.keys() >= proof.keys()
+    assert all(entry[name] == proof[name] for name in proof if name != "layers")
+    assert [layer["diff_id"] for layer in json.loads(json.dumps(entry["layers"]))] == [
+        layer.diff_id for layer in WEB.layers
+    ]
     assert (entry["engine"], entry["already_there"]) == ("skopeo", True)
 
 
 def test_finding_in_a_document_names_its_declaration() -> None:
     image = bound("quay.io/x")
     _, finding = _finding("no-tag", Severity.WARNING, image)
-    listed = bound_json(BoundImage(
-        kind=image.kind, location=image.location, reference=image.reference, names=(),
-        findings=(finding,),
-    ))  # fmt: skip
-    assert listed["findings"] == [{
+    assert finding_json(image.reference, finding) == {
         "reference": "quay.io/x",
         "code": "no-tag",
         "severity": "warning",
         "message": "has no tag",
         "consequence": "podman runs :latest",
         "where": str(image.location),
-    }]  # fmt: skip
+    }
 
 
 def test_failure_is_a_document_too() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from installer_plugin.errors import ConfigError
+from installer_plugin.errors import ConfigError, DataError
+from installer_plugin.fields import Fields, Json
+from installer_plugin.image_json import copied_json, parse_copied
 from installer_plugin.model import (
     BoundImage,
     CopiedImage,
@@ -25,7 +27,6 @@ from installer_plugin.model import (
 from installer_plugin.pipeline import Stage
 from installer_plugin.request import Request
 from installer_plugin.state import codec
-from installer_plugin.state.codec import Json
 from installer_plugin.state.paths import with_absolute_paths
 from installer_plugin.state.state_directory import StateDirectory
 from installer_plugin.storage.engine.select import EngineChoice
@@ -53,6 +54,7 @@ IMAGE = CopiedImage(
             location=Location(link="l", unit="u", line=2),
             reference="q.io/x:1",
             names=("q.io/x:1", "x"),
+            bootc_name="q.io/x:1",
         ),
         names=("q.io/x:1", "x", "localhost/x"),
         source=SourceLocation(kind=SourceKind.OCI, store="/s", item="i"),
@@ -71,7 +73,7 @@ IMAGE = CopiedImage(
 @pytest.mark.parametrize("request_", [FULL, Request()], ids=["full", "empty"])
 def test_request_comes_back_whole(request_: Request) -> None:
     data = json.loads(json.dumps(codec.request_json(request_)))
-    assert codec.parse_request(data) == request_
+    assert codec.parse_request(Fields(data, "f")) == request_
     assert data.keys() == {field.name for field in fields(Request)}
 
 
@@ -81,16 +83,18 @@ def test_full_request_differs_from_the_default_everywhere() -> None:
 
 
 def test_copied_image_comes_back_whole() -> None:
-    assert codec.parse_copied(json.loads(json.dumps(codec.copied_json(IMAGE)))) == IMAGE
+    assert parse_copied(Fields(json.loads(json.dumps(copied_json(IMAGE))), "f")) == IMAGE
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("bound",), None),
-        (("bound", "kind"), "pod"),
-        (("bound", "declaration"), []),
-        (("bound", "declaration", "line"), True),
+        (("declaration",), None),
+        (("declaration", "kind"), "pod"),
+        (("declaration",), []),
+        (("declaration", "line"), True),
+        (("declaration", "names"), None),
+        (("declaration", "bootc_name"), 1),
         (("names",), "x"),
         (("names",), [1]),
         (("found_in", "kind"), "nowhere"),
@@ -106,13 +110,13 @@ def test_copied_image_comes_back_whole() -> None:
     ids=str,
 )
 def test_image_that_is_damaged_is_refused(path: tuple[str | int, ...], value: object) -> None:
-    data = copy.deepcopy(json.loads(json.dumps(codec.copied_json(IMAGE))))
+    data = copy.deepcopy(json.loads(json.dumps(copied_json(IMAGE))))
     at = data
     for key in path[:-1]:
         at = at[key]
     at[path[-1]] = value
-    with pytest.raises(ValueError, match=r".+"):
-        codec.parse_copied(data)
+    with pytest.raises(DataError, match=r"^f"):
+        parse_copied(Fields(data, "f"))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +209,7 @@ def test_directory_that_is_not_ours_alone_is_refused(
 def test_stage_that_runs_again_forgets_what_came_after(tmp_path: Path) -> None:
     state = StateDirectory.open(tmp_path)
     for stage in Stage:
-        state.write(stage, {"schema": f"bootc-bound-images/stage-{stage}/1"})
+        state.write(stage, {"schema": f"bootc-bound-images/stage-{stage}/2"})
     state.write_receipt("x")
     state.forget(Stage.RECORD)
     assert state.read_receipt() == b"x"
@@ -236,11 +240,11 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     assert state.overridden() == {}
     state.write_request(FULL)
     state.write_overridden({Stage.COPY: Path("/hook")})
-    document: Json = {"schema": "bootc-bound-images/stage-copy/1", "images": []}
+    document: Json = {"schema": "bootc-bound-images/stage-copy/2", "images": []}
     state.write(Stage.COPY, document)
     assert state.read_request() == FULL
     assert state.overridden()["copy"] == "/hook"
-    assert state.read(Stage.COPY) == document
+    assert state.read(Stage.COPY).data == document
 
 
 def test_place_that_cannot_be_written_is_the_callers_error(tmp_path: Path) -> None:

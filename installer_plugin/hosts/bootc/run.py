@@ -38,6 +38,7 @@ from installer_plugin.hosts.bootc.mode import Mode, When, choose_mode, situation
 from installer_plugin.hosts.bootc.podman_shim import EVENTS, Outcome, Session, shim_script
 from installer_plugin.hosts.bootc.target_checks import require_opening, require_target
 from installer_plugin.hosts.bootc.watchdog import Guard, close_abandoned, guarding
+from installer_plugin.image_json import parse_verified
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.opening import configured
 from installer_plugin.pipeline import Stage, check, verify_target
@@ -46,9 +47,8 @@ from installer_plugin.request import TARGET_ITSELF, Work
 from installer_plugin.stages import report
 from installer_plugin.stages.label import CHECK as LABELS
 from installer_plugin.stages.verify import CHECKS, CONTENT, VerifyOptions
-from installer_plugin.state import codec
 from installer_plugin.state.job import Job
-from installer_plugin.state.state_directory import StateDirectory
+from installer_plugin.state.state_directory import StateDirectory, damaged_is_an_error
 
 STAGE = "install"
 COMPOSEFS_WARNING = (
@@ -287,8 +287,8 @@ class Run:
         """What stage verify has proven; nothing where a hook stands in for it."""
         if not self.state.has(Stage.VERIFY):
             return ()
-        images = codec.objects(self.state.read(Stage.VERIFY), "images")
-        return tuple(map(codec.parse_verified, images))
+        with damaged_is_an_error():
+            return tuple(map(parse_verified, self.state.read(Stage.VERIFY).objects("images")))
 
     @contextmanager
     def _target(self) -> Iterator[tuple[Path, ...]]:
