@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-SCHEMA = "bootc-bound-images/progress/1"
+SCHEMA = "bootc-bound-images/progress/2"
 FINISHED = {"copy": "copied", "verify": "read"}
 """What has been done with an image's bytes when a stage's progress ends."""
 REDRAW_SECONDS = 0.1
@@ -30,7 +30,8 @@ class Progress:
     """How far a stage is with one image."""
 
     stage: str
-    image: str
+    reference: str
+    """The image."""
     done: int
     """Bytes."""
     total: int
@@ -74,7 +75,7 @@ class Events:
 
     def progress(self, stage: str, image: str, done: int, total: int) -> None:
         """Say how far *stage* is with *image*, in bytes."""
-        self.send(Progress(stage=stage, image=image, done=min(done, total), total=total))
+        self.send(Progress(stage=stage, reference=image, done=min(done, total), total=total))
 
     def warn(self, stage: str, message: str) -> None:
         """Say what should be read although the work goes on."""
@@ -121,7 +122,7 @@ class PlainSink:
             if event.done < event.total:
                 return
             verb = FINISHED.get(event.stage, "done")
-            self._stream.write(f"{event.stage}: {event.image}: {iec(event.total)} {verb}\n")
+            self._stream.write(f"{event.stage}: {event.reference}: {iec(event.total)} {verb}\n")
         else:
             word = "warning: " if isinstance(event, Warned) else ""
             self._stream.write(f"{event.stage}: {word}{event.message}\n")
@@ -155,7 +156,7 @@ class TerminalSink:
         self._line(f"{colour}{event.stage:>9}{self._reset}  {word}{event.message}\n")
 
     def _progress(self, event: Progress) -> None:
-        now, key = time.monotonic(), (event.stage, event.image)
+        now, key = time.monotonic(), (event.stage, event.reference)
         rate = self._rates.setdefault(key, _Rate(now, event.done))
         finished = event.done >= event.total
         if finished:
@@ -165,7 +166,9 @@ class TerminalSink:
         self._drawn = now
         tail = f"  {iec(event.total)}" if finished else self._counted(event) + rate.text(event)
         room = max(self._columns - 12 - len(tail), 8)
-        image = event.image if len(event.image) <= room else "…" + event.image[1 - room :]
+        image = (
+            event.reference if len(event.reference) <= room else "…" + event.reference[1 - room :]
+        )
         self._line(f"{event.stage:>9}  {image}{tail}" + ("\n" if finished else ""))
 
     def _first(self, stage: str) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from installer_plugin.process.signals import SIGNALS
 
 Known = TypeVar("Known")
 STAGE = "hooks"
-SCHEMA = "bootc-bound-images/hook-state/1"
+SCHEMA = "bootc-bound-images/hook-state/2"
 NOT_APPLICABLE = 77
 TIMEOUT_SECONDS = 600.0
 UMASK = 0o022

@@ -23,6 +23,7 @@ from tests.hosts.scene import (
 )
 from tests.support.commands import run
 from tests.support.disks import FsKind, LoopFsFactory
+from tests.support.formats import assert_as_described
 from tests.support.images import ImageSources
 from tests.support.product import STORE, document, records
 from tests.support.stores import make_store
@@ -160,6 +161,7 @@ def test_relative_paths_are_those_of_the_caller_whoever_reads_them(
 def test_result_as_json(scene: Scene) -> None:
     bind(scene.container, APP)
     seen = document(scene.install(own=("--format=json",)))
+    assert_as_described("install", seen)
     assert seen["when"] == "during"
     assert [image["reference"] for image in seen["images"]] == [APP]
     assert seen["images"][0]["where"].startswith("usr/lib/bootc/bound-images.d/0.image")

@@ -23,6 +23,7 @@ from click import Option
 from installer_plugin.cli import main
 from tests.support.commands import run, unshared
 from tests.support.crafted import Entry, layer_tar, write_layout
+from tests.support.formats import assert_as_described
 from tests.support.images import ImageSources
 from tests.support.leftovers import SESSION_VARIABLE, _processes
 from tests.support.product import COMMAND, Lab, document, listing, records
@@ -154,7 +155,7 @@ def test_progress_fd_gets_json_lines(root: Path, lab: Lab) -> None:
     done = run(unshared((*redirect, *argv)), env=lab.source.env)
     assert "copy:" not in done.stderr
     events = [json.loads(line) for line in file.read_text().splitlines()]
-    assert {event["schema"] for event in events} == {"bootc-bound-images/progress/1"}
+    assert {event["schema"] for event in events} == {"bootc-bound-images/progress/2"}
     assert {event["type"] for event in events} >= {"step", "progress"}
     stages = list(dict.fromkeys(event["stage"] for event in events))
     expected = ["discover", "resolve", "preflight", "copy", "verify"]
@@ -162,6 +163,7 @@ def test_progress_fd_gets_json_lines(root: Path, lab: Lab) -> None:
     for stage in ("copy", "verify"):
         last = [e for e in events if e["type"] == "progress" and e["stage"] == stage][-1]
         assert last["done"] == last["total"] > 0
+        assert_as_described("progress", last)
 
 
 def test_progress_on_stderr_is_plain_lines_without_a_terminal(root: Path, lab: Lab) -> None:

@@ -22,6 +22,7 @@ from installer_plugin.request import Context, Request
 from installer_plugin.state.run_stage import hook_state, note_overridden, run_stage, stage_calls
 from installer_plugin.state.state_directory import StateDirectory
 from tests.support.disks import FsKind, LoopFsFactory
+from tests.support.formats import assert_as_described
 from tests.support.hooked import Hooked, Said
 from tests.support.images import REPOSITORY, ImageSources
 from tests.support.product import Lab, document, listing, product
@@ -415,6 +416,7 @@ def test_phases_install_and_hooks_see_what_is_known(
     assert [n for n in seen if seen[n]["bound"] is None] == [5]
     assert [n for n in seen if seen[n]["resolved"] is None] == [5, 15]
     assert [n for n in seen if seen[n]["copied"] is None] == [5, 15, 25, 35]
+    assert_as_described("hook-state", seen[55])
     ids = [image["image_id"] for image in seen[55]["verified"]]
     assert ids == [image_sources.app_b.id, image_sources.web.id]
 

@@ -238,7 +238,7 @@ def test_progress_ends_at_the_images_size(copy: Copy) -> None:
     with GraphRoot.open(copy.root) as store:
         (proven,) = verify(store, copy.expected()[1:2], Events([Sink()]), Runner())
     last = [event for event in seen if isinstance(event, Progress)][-1]
-    assert (last.image, last.done, last.total) == (proven.reference, proven.size, proven.size)
+    assert (last.reference, last.done, last.total) == (proven.reference, proven.size, proven.size)
 
 
 def test_progress_is_silent_while_nothing_moves() -> None:
@@ -252,7 +252,7 @@ def test_progress_is_silent_while_nothing_moves() -> None:
     meter = stage._Meter([case], {}, Events([Sink()]))
     meter.report()
     meter.report()
-    assert seen == [Progress(stage=stage.STAGE, image="a", done=0, total=0)]
+    assert seen == [Progress(stage=stage.STAGE, reference="a", done=0, total=0)]
 
 
 def test_name_alone_is_enough(copy: Copy) -> None:

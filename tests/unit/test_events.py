@@ -189,7 +189,7 @@ def test_program_gets_json_lines() -> None:
             "schema": SCHEMA,
             "type": "progress",
             "stage": "copy",
-            "image": "x",
+            "reference": "x",
             "done": 3,
             "total": 3,
         },
@@ -258,5 +258,5 @@ def test_terminal_tells_its_width(terminal: io.TextIOWrapper) -> None:
     sink = sink_for(terminal)
     assert isinstance(sink, TerminalSink)
     sink._stream = stream = io.StringIO()
-    sink.send(Progress(stage="copy", image="x" * 200, done=0, total=MIB))
+    sink.send(Progress(stage="copy", reference="x" * 200, done=0, total=MIB))
     assert {len(line) for line in _lines(stream.getvalue())} == {79}
