@@ -137,8 +137,6 @@ class OpenedTarget:
     physical_root: Path
     device: Path | None = None
     """What is mounted there; None for a directory."""
-    opened_by: str = ""
-    """Which tools looked and opened."""
     read_only: bool = False
     """Mounted read-only by us; always so at first, see ``opened.make_writable``."""
     boot: tuple[Path, ...] = ()

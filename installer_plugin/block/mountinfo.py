@@ -1,4 +1,4 @@
-"""Where a mounted directory really is: ``/proc/self/mountinfo`` (pure; proc_pid_mountinfo(5))."""
+"""What is mounted where, and how: ``/proc/self/mountinfo`` (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+MOUNTINFO = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _FIELDS = 6
 
@@ -20,18 +21,52 @@ class Mount:
     """What of the file system is mounted; ``/`` is all of it."""
     mount_point: str
     writable: bool = True
-    """By the mount's own options; the file system has others."""
+    """By the mount's own options."""
+    kind: str = ""
+    """The type of the file system; empty when the line does not say."""
+    file_system_writable: bool = True
+    """By the options of the file system itself, which all its mounts share."""
 
 
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
-    """All mounts, in the order in which they were made; lines of another form are passed over."""
+    """All mounts, in the order in which they were made; lines of another form are ignored."""
     mounts = []
     for line in text.splitlines():
         fields = line.split(" ")
         if len(fields) >= _FIELDS:
-            root, point = _unescaped(fields[3]), _unescaped(fields[4])
-            mounts.append(Mount(fields[2], root, point, "rw" in fields[5].split(",")))
+            # Behind optional fields and a hyphen: type, source, options of the file system.
+            _, _, behind = line.partition(" - ")
+            kind, _, options = (*behind.split(" "), "", "", "")[:3]
+            mounts.append(
+                Mount(
+                    device=fields[2],
+                    root=_unescaped(fields[3]),
+                    mount_point=_unescaped(fields[4]),
+                    writable="rw" in fields[5].split(","),
+                    kind=kind,
+                    file_system_writable="ro" not in options.split(","),
+                )
+            )
     return tuple(mounts)
+
+
+def own_mounts() -> tuple[Mount, ...]:
+    """The mounts of our own namespace."""
+    return parse_mountinfo(MOUNTINFO.read_text(errors="surrogateescape"))
+
+
+def mount_at(point: Path) -> Mount | None:
+    """What is mounted at *point*, the last mount where there are several; None when it is no mount."""
+    found = [mount for mount in own_mounts() if mount.mount_point == str(point)]
+    return found[-1] if found else None
+
+
+def mount_of(path: Path) -> Mount | None:
+    """The mount that holds *path*, which has no links in it; None only where there is no root."""
+    for place in (path, *path.parents):
+        if mount := mount_at(place):
+            return mount
+    return None
 
 
 def _unescaped(text: str) -> str:

@@ -1,11 +1,9 @@
-"""Mounting: argument lists, options for each file system, and what is mounted where."""
+"""Mounting: argument lists, and options for each file system."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-MOUNTINFO = Path("/proc/self/mountinfo")
 SAFE = ("nosuid", "nodev", "noexec")
 """A target's files are data to us: nothing there is run or opened as a device."""
 UNREPLAYED = {
@@ -43,19 +41,3 @@ def remount_argv(point: Path) -> tuple[str, ...]:
 def umount_argv(point: Path) -> tuple[str, ...]:
     """Unmount *point* and all below."""
     return ("umount", "--recursive", str(point))
-
-
-def parse_mount_points(mountinfo: str) -> tuple[str, ...]:
-    """Mount points of ``/proc/PID/mountinfo``, oldest first."""
-    fields = (line.split(" ") for line in mountinfo.splitlines())
-    return tuple(_unescaped(words[4]) for words in fields if len(words) > 4)
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def mounted_at(point: Path) -> bool:
-    """Whether something is mounted at *point* in our mount namespace."""
-    text = MOUNTINFO.read_text(errors="surrogateescape")
-    return str(point) in parse_mount_points(text)

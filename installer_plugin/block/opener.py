@@ -48,7 +48,6 @@ class Opening:
             named=self.path,
             physical_root=point,
             device=root.volume.device,
-            opened_by=finder.reader.name,
             read_only=True,
             boot=self._boot(finder) if self.options.with_boot else (),
         )

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer_plugin.block.mounts import mounted_at
+from installer_plugin.block.mountinfo import mount_at
 from installer_plugin.block.owner_lock import claimed, owned_prefix
 from installer_plugin.block.undo_steps import LoopStep, Step, dump_step, parse_steps
 from installer_plugin.errors import (
@@ -77,7 +77,7 @@ class Journal:
 
     def _remove(self) -> None:
         # Whatever the journal says: nothing is deleted through a mount.
-        if not any(mounted_at(path) for path in self.directory.glob("*")):
+        if not any(mount_at(path) for path in self.directory.glob("*")):
             with suppress(FileNotFoundError):
                 shutil.rmtree(self.directory)
 

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from installer_plugin.block.lvm import deactivate_argv
-from installer_plugin.block.mounts import mounted_at, umount_argv
+from installer_plugin.block.mountinfo import mount_at
+from installer_plugin.block.mounts import umount_argv
 from installer_plugin.block.probe import list_loops
 from installer_plugin.block.udev import device_mapper_env
 from installer_plugin.errors import DataError
@@ -39,7 +40,7 @@ class MountStep:
     def undo(self, runner: Runner) -> None:
         """Unmount it, with whatever was mounted below; raises CommandError."""
         command = Command(argv=umount_argv(Path(self.point)), purpose=f"unmount {self.point}")
-        _patiently(lambda: runner.run(command), lambda: not mounted_at(Path(self.point)))
+        _patiently(lambda: runner.run(command), lambda: not mount_at(Path(self.point)))
 
 
 @dataclass(frozen=True, slots=True)

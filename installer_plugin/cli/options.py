@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 import click
 
-from installer_plugin.block.base import Key, OpenOptions
+from installer_plugin.block.base import BackendChoice, Key, OpenOptions
 from installer_plugin.request import Context, Request, Work
 from installer_plugin.storage.engine.select import EngineChoice
 from installer_plugin.storage.source.specs import STORE_FORMS
@@ -40,6 +40,7 @@ class Given(TypedDict, total=False):
     key_file: Path | None
     passphrase_file: Path | None
     root_partition: str
+    open_with: str
 
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -85,7 +86,12 @@ root_partition = click.option(
     help="The root of a disk: number, name, label or device of a partition, or GROUP/VOLUME.  "
     "[default: found by type, name, label, content]",
 )  # fmt: skip
-disk = (key_file, passphrase_file, root_partition)
+open_with = click.option(
+    "--open-with", type=click.Choice([choice.value for choice in BackendChoice]),
+    default=BackendChoice.AUTO.value, show_default=True,
+    help="What looks at a disk and opens its layers.",
+)  # fmt: skip
+disk = (key_file, passphrase_file, root_partition, open_with)
 """Options of what may be a disk."""
 dry_run = click.option("--dry-run", is_flag=True, help="Check everything, change nothing.")
 
@@ -125,7 +131,7 @@ def speech(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _OURS = (
     "format", "progress_fd", "quiet", "output", "engine", "backend", "store", "receipt",
-    "key_file", "passphrase_file", "root_partition",
+    "key_file", "passphrase_file", "root_partition", "open_with",
 )  # fmt: skip
 """Options that are not taken over into the request as they are."""
 
@@ -133,7 +139,11 @@ _OURS = (
 def opening_of(**given: Unpack[Given]) -> OpenOptions:
     """How the target is to be opened when it is a disk."""
     key = Key(passphrase_file=given.get("passphrase_file"), key_file=given.get("key_file"))
-    return OpenOptions(key=key, root_partition=given.get("root_partition", ""))
+    return OpenOptions(
+        key=key,
+        root_partition=given.get("root_partition", ""),
+        backend=BackendChoice(given.get("open_with", BackendChoice.AUTO)),
+    )
 
 
 def request_of(source: str, **given: Unpack[Given]) -> Request:

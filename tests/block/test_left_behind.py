@@ -362,7 +362,7 @@ def test_private_directory_is_never_deleted_through_a_mount(
     directory = stale(tmp_path / "state")
     (directory / "root").mkdir()
     (directory / "root/precious").touch()
-    monkeypatch.setattr(journal_module, "mounted_at", lambda path: path.name == "root")
+    monkeypatch.setattr(journal_module, "mount_at", lambda path: path.name == "root")
     assert closed(tmp_path / "state") == []
     assert (directory / "root/precious").exists()
 

@@ -12,10 +12,10 @@ from installer_plugin.block.base import Partition, Signature
 from installer_plugin.block.in_use import uses_of
 from installer_plugin.block.luks import parse_tokens
 from installer_plugin.block.lvm import parse_lvs
+from installer_plugin.block.mountinfo import parse_mountinfo
 from installer_plugin.block.mounts import (
     look_options,
     mount_options,
-    parse_mount_points,
 )
 from installer_plugin.block.probe import (
     BlockNode,
@@ -200,11 +200,6 @@ def test_tokens(text: str, kinds: set[str]) -> None:
     assert parse_tokens(text) == kinds
 
 
-def test_mount_points_are_unescaped() -> None:
-    text = "36 35 98:0 / /mnt/a\\040b\\134c rw - ext4 /dev/x rw\ngarbage\n"
-    assert parse_mount_points(text) == ("/mnt/a b\\c",)
-
-
 def test_mount_options_run_nothing_and_replay_nothing() -> None:
     assert mount_options("ext4", read_only=True) == ("ro", "nosuid", "nodev", "noexec")
     assert "nouuid" in mount_options("xfs", read_only=False)
@@ -276,7 +271,7 @@ def test_no_text_breaks_a_parser(text: str) -> None:
             parser(text)
         except DataError:
             continue
-    parse_mount_points(text)
+    parse_mountinfo(text)
     try:
         parse_steps(text, "x")
     except DataError as error:

@@ -112,8 +112,10 @@ def test_stores_are_those_of_podman(
 
 def test_files_that_were_read_are_told_in_order(tmp_path: Path) -> None:
     names = (f"{ETC}/storage.conf", f"{ETC}/storage.conf.d/a.conf", f"{USR}/storage.conf.d/b.conf")
-    conf = _storage(tmp_path, dict.fromkeys(names, ""))
-    assert conf.files == tuple(str(tmp_path / name) for name in names)
+    files = {**dict.fromkeys(names, ""), names[0]: '[storage]\ndriver = "zfs"\n'}
+    with pytest.raises(DataError) as refused:
+        _storage(tmp_path, files)
+    assert refused.value.subject == ", ".join(str(tmp_path / name) for name in names)
 
 
 def test_named_file_replaces_all_others(tmp_path: Path) -> None:
@@ -124,7 +126,6 @@ def test_named_file_replaces_all_others(tmp_path: Path) -> None:
     }  # fmt: skip
     conf = _storage(tmp_path, files, {"CONTAINERS_STORAGE_CONF": str(named)})
     assert conf.stores == (tmp_path / "named",)
-    assert conf.files == (str(named),)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,16 @@
 """Finding the physical root of a store that is bind-mounted at bootc's alias."""
 
+from pathlib import Path
+
 import pytest
 
-from installer_plugin.block.mountinfo import parse_mountinfo, roots_of_store
+from installer_plugin.block.mountinfo import (
+    Mount,
+    mount_at,
+    mount_of,
+    parse_mountinfo,
+    roots_of_store,
+)
 
 ALIAS = "/run/bootc/storage"
 DISK = "60 30 7:3 / /run/bootc/mounts/rootfs rw,relatime shared:9 - ext4 /dev/loop0p3 rw"
@@ -53,3 +61,25 @@ def test_a_root_is_what_has_the_store_in_its_place(lines: list[str], found: list
 def test_escaped_characters_are_read() -> None:
     (mount,) = parse_mountinfo(r"60 30 7:3 / /mnt/a\040b\134c rw - ext4 /dev/x rw")
     assert mount.mount_point == r"/mnt/a b\c"
+
+
+def test_mount_is_read_with_its_options_and_those_of_its_file_system() -> None:
+    text = (
+        "36 35 98:0 /sub /mnt/a\\040b\\134c ro,noatime shared:1 master:2 - ext4 /dev/x rw,errors=x\n"
+        "37 35 0:40 / /x rw - vfat /dev/y ro\n"
+        "38 35 0:41 / /y rw\n"
+        "garbage\n"
+    )
+    assert parse_mountinfo(text) == (
+        Mount("98:0", "/sub", "/mnt/a b\\c", writable=False, kind="ext4"),
+        Mount("0:40", "/", "/x", kind="vfat", file_system_writable=False),
+        Mount("0:41", "/", "/y"),
+    )
+
+
+def test_mount_of_a_path_is_the_nearest_one() -> None:
+    proc = mount_of(Path("/proc/self"))
+    assert proc == mount_at(Path("/proc"))
+    assert proc is not None
+    assert proc.kind == "proc"
+    assert mount_at(Path("/proc/self/fd/absent")) is None

@@ -54,8 +54,6 @@ class BootcInstall:
     target: Path
     """Disk, disk image or mounted root."""
     source_imgref: str | None
-    bound_images: str | None
-    """The caller's own ``--bound-images``; None when not given."""
     composefs: bool
     skip_finalize: bool
     """Whether the file systems are left as they are, by the caller's word or in bootc's own judgement."""
@@ -111,7 +109,6 @@ def parse_bootc_install(words: Sequence[str]) -> BootcInstall:
         args=args,
         target=Path(positionals[-1]) if positionals else EXISTING_ROOT,
         source_imgref=options.get("--source-imgref"),
-        bound_images=mode,
         composefs="--composefs-backend" in options,
         skip_finalize=_leaves_open(verb, options),
         filesystem=options.get("--filesystem"),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from installer_plugin.block.mountinfo import mount_at, mount_of
 from installer_plugin.process.runner import Command, Runner
 
 BOOT = "boot"
@@ -40,7 +40,7 @@ def finalize(physical_root: Path, runner: Runner) -> None:
     """
     boot = physical_root / BOOT
     mount_points = (boot, physical_root) if boot.is_mount() else (physical_root,)
-    vfat = frozenset(path for path in mount_points if _is_vfat(path, runner))
+    vfat = frozenset(path for path in mount_points if _is_vfat(path))
     for command in finalize_commands(mount_points, vfat):
         runner.run(command)
 
@@ -52,7 +52,7 @@ def writable(physical_root: Path, runner: Runner) -> Iterator[None]:
     In the latter case the mount alone: the file system is the running system's. Raises CommandError.
     """
     places = (physical_root, physical_root / BOOT)
-    closed = {place: way for place in places if (way := _way_closed(place, runner))}
+    closed = {place: way for place in places if (way := _way_closed(place))}
     for place, way in closed.items():
         runner.run(_command("open", place, "mount", "-o", f"{way},rw", str(place)))
     try:
@@ -62,18 +62,14 @@ def writable(physical_root: Path, runner: Runner) -> Iterator[None]:
             runner.run(_command("close", place, "mount", "-o", f"{way},ro", str(place)))
 
 
-def _way_closed(place: Path, runner: Runner) -> str:
+def _way_closed(place: Path) -> str:
     """How *place* is to be remounted; empty when it is no mount, or writable."""
-    if not place.is_mount() or not os.statvfs(place).f_flag & os.ST_RDONLY:
+    mount = mount_at(place.resolve())
+    if mount is None or (mount.writable and mount.file_system_writable):
         return ""
-    argv = ("findmnt", "--noheadings", "--output", "FS-OPTIONS", "--mountpoint", str(place))
-    found = runner.run(Command(argv=argv, purpose=f"learn how {place} is mounted"))
-    # Of several mounts on one place the last counts.
-    options = found.stdout.decode(errors="replace").splitlines()[-1]
-    return "remount" if "ro" in options.strip().split(",") else "remount,bind"
+    return "remount,bind" if mount.file_system_writable else "remount"
 
 
-def _is_vfat(path: Path, runner: Runner) -> bool:
-    argv = ("findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(path))
-    found = runner.run(Command(argv=argv, purpose=f"learn the file system of {path}"))
-    return found.stdout.strip() == b"vfat"
+def _is_vfat(path: Path) -> bool:
+    mount = mount_of(path.resolve())
+    return mount is not None and mount.kind == "vfat"

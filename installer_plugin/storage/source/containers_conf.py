@@ -27,8 +27,6 @@ class StorageConf:
 
     graph_root: Path
     additional: tuple[Path, ...]
-    files: tuple[str, ...]
-    """The configuration files that were read."""
 
     @property
     def stores(self) -> tuple[Path, ...]:
@@ -81,7 +79,6 @@ def load_storage_conf(root: Path, env: Mapping[str, str]) -> StorageConf:
             *(_below(root, store) for store in additional),
             *([osbuild] if osbuild.is_dir() else []),
         ),
-        files=tuple(map(str, files)),
     )
 
 
