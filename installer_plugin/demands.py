@@ -33,7 +33,7 @@ def demands_of(
     """
     found = tuple(_demands(target, request, source))
     if found or also or source or request.lock or _says_something(target, request):
-        return merged((*found, *also))
+        return merged((*also, *found))
     raise DataError(
         str(target.physical_root),
         "has no deployment and no receipt: nothing says which images are expected",
