@@ -11,7 +11,7 @@ import mmap
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from installer_plugin.errors import DataError
@@ -57,30 +57,36 @@ def read_default_stores(
 ) -> DefaultStores:
     """Read what podman in *root* takes in the *environments* of services; *store* is bootc's."""
     named = {environment.get("CONTAINERS_STORAGE_CONF", "") for environment in environments} - {""}
-    main = next(
-        (f"{top}/storage.conf" for top in _FOLDERS if root.exists(f"{top}/storage.conf")), None
-    )
-    drop_ins = _drop_ins(root, "storage.conf", _DROP_INS)
-    # The program is large: it is searched only where the answer matters.
-    options = main is None and any("STORAGE_OPTS" in environment for environment in environments)
-    reads = bool(drop_ins or options) and _reads_drop_ins(root)
+    options = any("STORAGE_OPTS" in environment for environment in environments)
     try:
-        files = [*([main] if main else []), *(drop_ins if reads else [])]
-        stores: tuple[str, ...] = ()
-        for file in files:
-            stores = _stores(root, file, stores)
-        return DefaultStores(
-            stores=stores,
-            files=tuple(files),
-            ignored=() if reads else tuple(f for f in drop_ins if _stores(root, f, ())),
+        configured = _configured(root, options=options)
+        return replace(
+            configured,
             elsewhere=tuple(_mentions(root, store)),
-            reads_drop_ins=reads,
             named={file: _stores(root, file, ()) for file in named if root.exists(file)},
         )
     except DataError as error:
         return DefaultStores(error=f"{error.subject} {error.message}")
     except OSError as error:
-        return DefaultStores(error=f"{error.filename or 'storage.conf'} {error.strerror}")
+        return DefaultStores(error=f"the configuration cannot be read: {error.strerror}")
+
+
+def _configured(root: Rootfs, *, options: bool) -> DefaultStores:
+    """The main file with its drop-ins; *options* says whether a service sets STORAGE_OPTS."""
+    main = [file for top in _FOLDERS if root.exists(file := f"{top}/storage.conf")][:1]
+    drop_ins = _drop_ins(root, "storage.conf", _DROP_INS)
+    # The program is large: it is searched only where the answer matters.
+    reads = bool(drop_ins or (options and not main)) and _reads_drop_ins(root)
+    files = [*main, *(drop_ins if reads else [])]
+    stores: tuple[str, ...] = ()
+    for file in files:
+        stores = _stores(root, file, stores)
+    return DefaultStores(
+        stores=stores,
+        files=tuple(files),
+        ignored=() if reads else tuple(file for file in drop_ins if _stores(root, file, ())),
+        reads_drop_ins=reads,
+    )
 
 
 def _drop_ins(root: Rootfs, main: str, names: tuple[str, ...]) -> list[str]:

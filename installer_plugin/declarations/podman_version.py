@@ -28,6 +28,8 @@ _RPM = (
 _PACMAN = ("var/lib/pacman/local", "usr/lib/sysimage/lib/pacman/local")
 _APK = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 _RPM_VERSION_TAG = 1001
+_SQLITE_STEPS = 20_000_000
+"""Instructions after which a query ends: a database from elsewhere can make one endless."""
 _VERSION = re.compile(r"(?:\d+:)?(\d+)\.(\d+)([0-9.]*)")
 
 
@@ -103,12 +105,15 @@ def _from_rpm(root: Rootfs) -> Iterator[str]:
 
 
 def _rpm_headers(root: Rootfs, path: str) -> Iterator[bytes]:
-    import sqlite3  # noqa: PLC0415 - most roots do without, and it is slow to load
-
+    try:
+        import sqlite3  # noqa: PLC0415 - most roots do without, and it is slow to load
+    except ImportError as error:  # Debian's smallest Python comes without it
+        raise DataError(path, "cannot be read: this Python has no sqlite3") from error
     fd = root.open_file(path)
     try:
         # immutable: a database in an image has no writer, and no journal beside it can be made.
         with closing(sqlite3.connect(f"file:/proc/self/fd/{fd}?immutable=1", uri=True)) as database:
+            database.set_progress_handler(lambda: 1, _SQLITE_STEPS)
             rows = database.execute(
                 "SELECT blob FROM Packages JOIN Name USING (hnum) WHERE key = ? LIMIT 8", (PACKAGE,)
             )

@@ -29,13 +29,15 @@ def refused_keys(
     for assignment in unit.merged.assignments:
         if assignment.section != section(unit):
             continue
-        why = surroundings.rules.refusal(kind, assignment.key)
-        if why is not None:
+        refusal = surroundings.rules.refusal(kind, assignment.key)
+        doubt = surroundings.rules.doubt(kind, assignment.key)
+        if refusal is not None or doubt is not None:
             yield declaration.at(
                 assignment,
                 "quadlet-refuses-key",
-                consequence=f"{why}: Quadlet refuses {unit.name} as a whole: there is no "
-                f"{service_of(unit)} at boot, and a container that refers to it has no image",
+                severity=Severity.WARNING if refusal is not None else Severity.NOTE,
+                consequence=f"{refusal or doubt}: Quadlet refuses {unit.name} as a whole then, there "
+                f"is no {service_of(unit)} at boot, and a container that refers to it has no image",
             )
 
 

@@ -14,6 +14,8 @@ from installer_plugin.model import UnitKind
 
 NEWEST = PodmanVersion(5, 8)
 """The newest release whose Quadlet is known here; a root that does not say is taken for one."""
+_WIDESPREAD = PodmanVersion(5, 4)
+"""What it knows, systems that still get updates know."""
 PULL_POLICY = PodmanVersion(5, 6)
 """From here on ``podman pull`` has a policy, and an ``.image`` the key for it."""
 
@@ -113,6 +115,13 @@ class QuadletRules:
     def has_pull_policy(self) -> bool:
         """Whether an image that is there need not be pulled."""
         return self._effective >= PULL_POLICY
+
+    def doubt(self, kind: UnitKind, key: str) -> str | None:
+        """Why a unit with *key* may be refused, where the root does not say which podman it has."""
+        since = _SINCE[kind].get(key)
+        if self.version is not None or since is None or since <= _WIDESPREAD:
+            return None
+        return f"podman before {since} does not know it, and {self.unknown}"
 
     def refusal(self, kind: UnitKind, key: str) -> str | None:
         """Why a unit of *kind* with *key* in its section is refused as a whole; None if it is not."""

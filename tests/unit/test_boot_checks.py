@@ -111,6 +111,9 @@ CASES: dict[str, Case] = {
         {"v.container": f"[Container]\nImage={OTHER}\n", "v.container.d/1.conf": USES}, UNLINKED
     ),
     "container that is not linked, of users": unlinked({f"{ETC}/users/v.container": USES}),
+    "container that is not linked, with a specifier": unlinked(
+        {"v.container": "[Container]\nImage=q.io/%n\n"}
+    ),
     "container that mounts the image": unlinked(
         {"v.container": f"[Container]\nImage={OTHER}\nMount=type=image,source={PINNED},dst=/x\n"},
         UNLINKED,
@@ -185,7 +188,7 @@ CASES: dict[str, Case] = {
         {"v.artifact": "junk"}, podman="5.6.0"
     ),
     "malformed unit elsewhere": malformed({"s/v.container": "junk", f"{ETC}/v.kube": "junk"}),
-    "malformed file that is no unit": malformed({"v.txt": "junk", "v.container.d/README": "junk"}),
+    "malformed file that is not a unit": malformed({"v.txt": "junk", "v.container.d/README": "junk"}),
     "malformed neighbour that is shadowed": malformed(
         {"v.kube": "junk", f"{ETC}/v.kube": "[Kube]\nYaml=x\n"}
     ),
@@ -204,7 +207,7 @@ CASES: dict[str, Case] = {
     "neighbour that is masked": Case(
         {"u.container": BOUND}, [], links={"v.container": "/dev/null"}
     ),
-    "neighbour that is no UTF-8": malformed({"v.container": "[Container]\nExec=\udcff\n"}),
+    "neighbour that is not UTF-8": malformed({"v.container": "[Container]\nExec=\udcff\n"}),
 }  # fmt: skip
 
 
@@ -266,6 +269,11 @@ def test_cure_is_one_that_the_podman_has(source_root: SourceRootBuilder) -> None
     assert "outside Quadlet's directories" in older
 
 
+def test_service_goes_by_the_name_that_the_unit_gives_it(source_root: SourceRootBuilder) -> None:
+    found = only(source_root, image(f"{IMAGE}ServiceName=fetch\n"), PULLS)
+    assert "Quadlet makes fetch.service of u.image" in found.message
+
+
 def test_unit_that_nobody_binds_is_named_once(source_root: SourceRootBuilder) -> None:
     units = {"u.container": BOUND, "w.container": BOUND, "v.container": USES}
     case = Case(units, [], bound=("u", "w"))
@@ -286,6 +294,16 @@ def test_malformed_neighbour_is_shown_with_its_line(source_root: SourceRootBuild
     found = only(source_root, malformed({"v.pod": "[Pod]\njunk\n"}), DROPPED)
     assert (found.location.unit, found.location.line) == (f"{UNITS}/v.pod", 2)
     assert "no u.service at boot" in found.consequence
+
+
+def test_key_that_an_older_podman_lacks_is_noted_where_the_image_does_not_say(
+    source_root: SourceRootBuilder,
+) -> None:
+    root = build(source_root, image(CURED))
+    (root / "var/lib/dpkg/status").unlink()
+    (found,) = findings(root)
+    assert (found.code, found.severity) == (REFUSES, Severity.NOTE)
+    assert "podman before 5.6 does not know it" in found.consequence
 
 
 def test_key_of_the_unit_is_shown_without_its_value(source_root: SourceRootBuilder) -> None:

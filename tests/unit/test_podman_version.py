@@ -2,12 +2,13 @@
 
 import sqlite3
 import struct
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from installer_plugin.declarations.podman_version import (
@@ -121,6 +122,7 @@ def test_damaged_database_is_an_error(tmp_path: Path, content: bytes) -> None:
         version_in(tmp_path)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=60))
 def test_damaged_header_raises_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, blob: bytes
@@ -129,6 +131,26 @@ def test_damaged_header_raises_nothing_else(
     write_rpm(root, [("podman", blob)])
     with suppress(DataError):
         version_in(root)
+
+
+def test_database_that_would_never_answer_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / RPM).parent.mkdir(parents=True)
+    database = sqlite3.connect(tmp_path / RPM)
+    database.executescript(
+        "CREATE VIEW Name AS WITH RECURSIVE n(hnum) AS (SELECT 1 UNION ALL SELECT hnum + 1 FROM n) "
+        "SELECT hnum || 'x' AS key, hnum FROM n; CREATE TABLE Packages (hnum INTEGER, blob BLOB);"
+        "INSERT INTO Packages VALUES (0, x'00')"
+    )
+    database.close()
+    with pytest.raises(DataError, match="interrupted"):
+        version_in(tmp_path)
+
+
+def test_python_without_sqlite_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rpm(tmp_path, [("podman", header(b"5.6.2"))])
+    monkeypatch.setitem(sys.modules, "sqlite3", None)
+    with pytest.raises(DataError, match="no sqlite3"):
+        version_in(tmp_path)
 
 
 def test_database_that_is_read_stays_as_it_was(tmp_path: Path) -> None:
