@@ -19,7 +19,7 @@ from rundir import run_directory
 from tests.support.commands import CommandError, run, unshared
 from tests.support.disks import LoopFs, LoopFsFactory
 from tests.support.leftovers import SESSION_VARIABLE
-from tests.support.sources import SourceRootBuilder
+from tests.support.sources import UNITS, SourceRootBuilder
 from tests.support.stores import Store, make_store
 
 PROGRAM = Path(sys.executable).with_name("bootc-bound-images")
@@ -91,8 +91,11 @@ def demonstrate(work: Path, stack: ExitStack) -> list[Shown]:
     store = make_store(work / "build-host")
     for name in ("web", "worker"):
         build_image(store, work, name, f"this is {name}\n")
-    units = {"web.container": CONTAINER, "worker.image": "[Image]\nImage=localhost/worker:1\n"}
-    root = SourceRootBuilder(work)(units)
+    # Among Quadlet's units, worker.image would be a service that pulls.
+    worker = "/usr/share/worker/worker.image"
+    units = {"web.container": CONTAINER, worker: "[Image]\nImage=localhost/worker:1\n"}
+    links = {"web.container": f"/{UNITS}/web.container", "worker.image": worker}
+    root = SourceRootBuilder(work)(units, links=links)
     disk = LoopFsFactory(work, stack)("ext4", DISK_BYTES)
     shown.append(
         Shown("two app images, an OS root that binds them, a disk image", time.monotonic() - began)

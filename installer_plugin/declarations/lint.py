@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import PurePosixPath
 
-from installer_plugin.declarations.bootc_reader import BootcReading
-from installer_plugin.declarations.quadlet import SECTIONS, QuadletUnit, Setting, expand_percent
-from installer_plugin.declarations.reference import DEFAULT_TAG, parse_reference, split_transport
-from installer_plugin.declarations.unit_syntax import Assignment
-from installer_plugin.model import Finding, Location, Severity, UnitKind
+from installer_plugin.declarations.boot_checks import boot_findings
+from installer_plugin.declarations.declaration import (
+    Declaration,
+    Surroundings,
+    stored_name,
+    well_formed,
+)
+from installer_plugin.declarations.quadlet import SECTIONS, Setting, expand_percent
+from installer_plugin.declarations.reference import DEFAULT_TAG, parse_reference
+from installer_plugin.model import Finding, Severity, UnitKind
 
-BOOTC_STORE = "/usr/lib/bootc/storage"
 KEYS_THAT_CHANGE_THE_IMAGE = frozenset({"AllTags", "Arch", "DecryptionKey", "OS", "Variant"})
 """Keys of an ``.image`` after which podman would get another or a further image than bootc does."""
 KEYS_OF_THE_PULL = frozenset({
@@ -31,75 +33,22 @@ KEYS_OF_THE_PULL = frozenset({
     "TLSVerify",
 })  # fmt: skip
 """Keys of an ``.image`` that say how to get it."""
+KEYS_OF_THE_SERVICE = frozenset({"GlobalArgs", "PodmanArgs", "Policy"})
+"""Of those, the ones that matter to the service that Quadlet makes of an ``.image``."""
 
 _UPGRADE = "bootc on the installed system will read the same file at the next upgrade and "
 _REFUSE = "fail, and so does `bootc install` when it reads the file"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
-    """A usable declaration with all that was seen on the way to its image."""
-
-    kind: UnitKind
-    location: Location
-    reference: str
-    """The effective image reference."""
-    unit: QuadletUnit
-    """What the link leads to."""
-    own: Setting | None
-    """``Image=`` of that file alone."""
-    effective: Setting
-    """``Image=`` of the unit with its drop-ins."""
-    image_unit: QuadletUnit | None
-    """The ``.image`` that a container refers to."""
-    image_tag: str | None
-    bootc: BootcReading
-    shadow: str | None
-    """Another file that Quadlet takes instead of the unit."""
-    leaves_root: bool
-    """Whether the link climbs above the root on its way."""
-
-    def finding(self, code: str, severity: Severity, message: str, consequence: str) -> Finding:
-        """A finding at the place of ``Image=``."""
-        return Finding(
-            code=code,
-            severity=severity,
-            message=message,
-            consequence=consequence,
-            location=self.location,
-        )
-
-    def warning(self, code: str, message: str, consequence: str) -> Finding:
-        """Works now, fails or surprises later."""
-        return self.finding(code, Severity.WARNING, message, consequence)
-
-    def note(self, code: str, message: str, consequence: str) -> Finding:
-        """Has no effect, or could be said better."""
-        return self.finding(code, Severity.NOTE, message, consequence)
-
-
-def lint(declarations: Sequence[Declaration]) -> tuple[tuple[Finding, ...], ...]:
+def lint(
+    declarations: Sequence[Declaration], surroundings: Surroundings
+) -> tuple[tuple[Finding, ...], ...]:
     """Findings about each of *declarations*, in their order."""
+    at_boot = boot_findings(declarations, surroundings)
     return tuple(
-        tuple(chain(*(check(each) for check in _CHECKS), _duplicates(each, declarations)))
-        for each in declarations
+        (*chain(*(check(each) for check in _CHECKS), _duplicates(each, declarations)), *booted)
+        for each, booted in zip(declarations, at_boot, strict=True)
     )
-
-
-def well_formed(text: str | None) -> bool:
-    """Whether *text* is an image reference without a transport."""
-    if not text or split_transport(text)[0] is not None:
-        return False
-    try:
-        parse_reference(text)
-    except ValueError:
-        return False
-    return True
-
-
-def stored_name(text: str) -> str:
-    """The name under which podman stores the image that it pulls as *text*, a reference."""
-    return str(parse_reference(text).normalised())
 
 
 def _tag(declaration: Declaration) -> Iterator[Finding]:
@@ -143,89 +92,27 @@ def _pruned(declaration: Declaration) -> Iterator[Finding]:
         )
 
 
-def _additional_store(declaration: Declaration) -> Iterator[Finding]:
-    if declaration.kind is not UnitKind.CONTAINER:
-        return
-    words = [
-        word
-        for args in declaration.unit.merged.all(SECTIONS[UnitKind.CONTAINER], "GlobalArgs")
-        for word in _words(args.value)
-    ]
-    if not any(_names_bootc_store(words, at) for at in range(len(words))):
-        yield declaration.warning(
-            "no-additional-image-store",
-            f"no GlobalArgs=--storage-opt=additionalimagestore={BOOTC_STORE} in the unit",
-            "podman will not look into bootc's store: the service pulls the image from its "
-            "registry at the first start, and fails without a network",
-        )
-
-
-def _words(value: str) -> list[str]:
-    try:
-        return shlex.split(value)
-    except ValueError:
-        return value.split()
-
-
-def _names_bootc_store(words: Sequence[str], at: int) -> bool:
-    wanted = f"additionalimagestore={BOOTC_STORE}"
-    option = words[at].rstrip("/")
-    if option == f"--storage-opt={wanted}":
-        return True
-    return option == wanted and at > 0 and words[at - 1] == "--storage-opt"
-
-
-def _pull_policy(declaration: Declaration) -> Iterator[Finding]:
-    pull = declaration.unit.merged.last(SECTIONS[UnitKind.CONTAINER], "Pull")
-    if declaration.kind is UnitKind.CONTAINER and pull and pull.value in ("always", "newer"):
-        yield _at(
-            declaration,
-            pull,
-            Severity.WARNING,
-            "pull-policy",
-            "podman asks the registry at each start although the image is bound: the service may "
-            "run another image, or fail without a network",
-        )
-
-
 def _no_effect(declaration: Declaration) -> Iterator[Finding]:
     unit = declaration.image_unit
     if declaration.kind is UnitKind.IMAGE:
         unit = declaration.unit
     if unit is None:
         return
+    is_service = declaration.is_service or unit is declaration.image_unit
+    of_service = KEYS_OF_THE_SERVICE if is_service else frozenset[str]()
     for assignment in unit.merged.assignments:
         if assignment.section != SECTIONS[UnitKind.IMAGE]:
             continue
         if assignment.key in KEYS_THAT_CHANGE_THE_IMAGE:
             severity, what = Severity.WARNING, "the image for the host's architecture is installed"
-        elif assignment.key in KEYS_OF_THE_PULL:
+        elif assignment.key in KEYS_OF_THE_PULL - of_service:
             severity, what = Severity.NOTE, "bootc pulls with its own settings and credentials"
         else:
             continue
-        consequence = f"the key has no effect on a bound image: {what}"
-        yield _at(declaration, assignment, severity, "key-without-effect", consequence)
-
-
-def _at(
-    declaration: Declaration,
-    assignment: Assignment,
-    severity: Severity,
-    code: str,
-    consequence: str,
-) -> Finding:
-    """A finding about a key other than ``Image=``; its value is left out, it may be a secret."""
-    return Finding(
-        code=code,
-        severity=severity,
-        message=f"{assignment.key}= is set in [{assignment.section}]",
-        consequence=consequence,
-        location=Location(
-            link=declaration.location.link,
-            unit=assignment.path,
-            line=assignment.line,
-        ),
-    )
+        consequence = f"the key has no effect on what is installed: {what}"
+        yield declaration.at(
+            assignment, "key-without-effect", severity=severity, consequence=consequence
+        )
 
 
 def _bootc_refuses(declaration: Declaration) -> Iterator[Finding]:
@@ -344,8 +231,6 @@ _CHECKS: tuple[_Check, ...] = (
     _tag,
     _short_name,
     _pruned,
-    _additional_store,
-    _pull_policy,
     _no_effect,
     _bootc_refuses,
     _bootc_misreads,

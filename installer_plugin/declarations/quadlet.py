@@ -109,3 +109,10 @@ def drop_in_directories(name: str) -> tuple[str, ...]:
         broad_first.append(f"{stem}@{suffix}.d")
     broad_first.append(f"{name}.d")
     return tuple(reversed(broad_first))
+
+
+def own_drop_in_directories(name: str) -> tuple[str, ...]:
+    """Of those, what a podman before 5.2 knows: the unit's own and its template's."""
+    suffix = PurePosixPath(name).suffix
+    stem, _, instance = name.removesuffix(suffix).partition("@")
+    return (f"{name}.d", f"{stem}@{suffix}.d") if instance else (f"{name}.d",)

@@ -30,6 +30,10 @@ _IMAGE_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]+")
 _DIGEST_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_PLACEHOLDER = re.compile(
+    r"\$\{[^}]*\}?|\$\([^)]*\)?|\$\w*|\{\{.*?\}\}|@@?[A-Za-z_]\w*@@?(?![\w:])|<[^>]*>"
+)
+"""What shells, systemd, Jinja, configure scripts and manuals write where a value is to stand."""
 _TRANSPORTS = frozenset({
     "atomic",
     "containers-storage",
@@ -101,6 +105,15 @@ def parse_reference(text: str) -> ImageReference:
         raise ValueError(f"{seen}, expected {MAX_NAME_LENGTH} at most")
     domain, path = _split_domain(text, name)
     return ImageReference(domain=domain, path=path, tag=tag, digest=digest)
+
+
+def placeholder(text: str) -> str | None:
+    """The first variable in *text* that nobody has replaced, None when there is none.
+
+    No character that begins one may stand in a reference but for the ``@`` of a digest.
+    """
+    found = _PLACEHOLDER.search(text)
+    return found[0] if found else None
 
 
 def split_transport(text: str) -> tuple[str | None, str]:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import errno
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from installer_plugin.declarations.boot_units import kind_of
 from installer_plugin.declarations.bootc_reader import read_as_bootc
-from installer_plugin.declarations.lint import Declaration, lint, stored_name, well_formed
+from installer_plugin.declarations.declaration import Declaration, OtherPodman, Surroundings
+from installer_plugin.declarations.default_stores import read_default_stores
+from installer_plugin.declarations.image_names import (
+    Claims,
+    bootc_claims,
+    claimed_names,
+    disputed,
+    store_names,
+)
+from installer_plugin.declarations.lint import lint
 from installer_plugin.declarations.quadlet import (
     SECTIONS,
     QuadletUnit,
@@ -18,8 +27,11 @@ from installer_plugin.declarations.quadlet import (
     referenced_unit,
     setting,
 )
-from installer_plugin.declarations.reference import parse_reference, split_transport
+from installer_plugin.declarations.quadlet_rules import DropIns
+from installer_plugin.declarations.reference import parse_reference, placeholder, split_transport
+from installer_plugin.declarations.store_access import BOOTC_STORE, service_environment
 from installer_plugin.declarations.unit_search import UnitDirectories
+from installer_plugin.declarations.unit_syntax import Unit
 from installer_plugin.errors import DataError, Problem, SourceImageError
 from installer_plugin.files.rootfs import Rootfs, printable
 from installer_plugin.model import BoundImage, Location, UnitKind
@@ -55,10 +67,10 @@ def discover(root: Rootfs) -> Discovered:
             problems += error.problems
         except OSError as error:
             problems.append(_unreadable(name, error))
-    claims = _claims(declarations)
-    problems += _disputed(declarations, claims)
+    claims = claimed_names(declarations)
+    problems += disputed(declarations, claims)
     return Discovered(
-        images=tuple(_bound_images(declarations, claims)),
+        images=tuple(_bound_images(declarations, claims, _surroundings(root, directories))),
         problems=tuple(problems),
         declared=bool(names),
     )
@@ -98,6 +110,11 @@ def _refused(subject: str, message: str, *, where: str = "", hint: str) -> Sourc
     return SourceImageError.of(subject, message, where=where, hint=hint)
 
 
+def _value(unit: Unit, kind: UnitKind) -> str:
+    found = setting(unit, kind, "Image")
+    return found.value if found else ""
+
+
 class _Entry:
     """One entry of the directory on its way to a declaration; each step may refuse it."""
 
@@ -130,6 +147,23 @@ class _Entry:
             bootc=read_as_bootc(unit.text, kind),
             shadow=self._shadow(unit.name, path),
             leaves_root=leaves_root,
+            is_service=self._directories.searched(unit.name, path),
+            by_other_podman=self._by_other_podman(unit, image_unit),
+        )
+
+    def _by_other_podman(self, *units: QuadletUnit | None) -> tuple[OtherPodman, ...]:
+        """Where other podmans merge the drop-ins of *units* to another ``Image=``."""
+        return tuple(
+            OtherPodman(releases=rule.releases, own=own, other=other)
+            for unit in units
+            if unit is not None and (kind := kind_of(unit)) is not None
+            for rule in DropIns
+            if rule.is_current
+            for own in (_value(unit.merged, kind),)
+            for other in (
+                _value(self._directories.load(unit.name, unit.path, rule).unit.merged, kind),
+            )
+            if own != other
         )
 
     def _shadow(self, name: str, path: str) -> str | None:
@@ -294,6 +328,13 @@ class _Entry:
                 where=where,
                 hint="write the name out: bootc refuses systemd specifiers in bound images",
             ) from error
+        if (variable := placeholder(text)) is not None:
+            raise self._refuse(
+                f"{key}{printable(text)} has the variable {variable}, expected a name written out",
+                where=where,
+                hint="put the value in when the OS image is built: bootc takes the text as it "
+                "stands, only a running systemd would replace a variable",
+            )
         transport, rest = split_transport(text)
         if transport is not None:
             # podman would pull docker://, but bootc looks the literal string up in a store, where
@@ -315,69 +356,32 @@ class _Entry:
         return text
 
 
-def _own_names(declaration: Declaration) -> tuple[str, ...]:
-    """Names that the declaration itself gives its image."""
-    tag = () if declaration.image_tag is None else (declaration.image_tag,)
-    return (declaration.reference, *tag)
+def _surroundings(root: Rootfs, directories: UnitDirectories) -> Surroundings:
+    scanned = directories.scan()
+    environments = [service_environment(unit.merged) for unit in scanned.units]
+    return Surroundings(
+        rules=directories.rules,
+        stores=read_default_stores(root, environments, BOOTC_STORE),
+        units=scanned.units,
+        folders=scanned.folders,
+        malformed=scanned.malformed,
+    )
 
 
-_Claims = Mapping[str, set[str]]
-"""Images (by stored name) that want to be found under a name."""
-
-
-def _claims(declarations: Sequence[Declaration]) -> _Claims:
-    claims: defaultdict[str, set[str]] = defaultdict(set)
-    for declaration in declarations:
-        for name in _own_names(declaration):
-            claims[stored_name(name)].add(stored_name(declaration.reference))
-    return claims
-
-
-def _disputed(declarations: Sequence[Declaration], claims: _Claims) -> list[Problem]:
-    """Names that two images want: a store can give a name to one image alone."""
-    return [
-        Problem(
-            subject=declaration.reference,
-            where=str(declaration.location),
-            message=f"its ImageTag={declaration.image_tag} is also the name of "
-            + ", ".join(sorted(claims[stored_name(declaration.image_tag)] - {own})),
-            hint="give each image a name of its own",
-        )
-        for declaration in declarations
-        for own in (stored_name(declaration.reference),)
-        if declaration.image_tag is not None and claims[stored_name(declaration.image_tag)] - {own}
-    ]
-
-
-def _bound_images(declarations: Sequence[Declaration], claims: _Claims) -> list[BoundImage]:
-    wanted = _bootc_claims(declarations, claims)
+def _bound_images(
+    declarations: Sequence[Declaration], claims: Claims, surroundings: Surroundings
+) -> list[BoundImage]:
+    wanted = bootc_claims(declarations, claims)
     return [
         BoundImage(
             kind=declaration.kind,
             location=declaration.location,
             reference=declaration.reference,
-            names=_names(declaration, wanted),
+            names=store_names(declaration, wanted),
             bootc_name=declaration.bootc.value,
             findings=findings,
         )
-        for declaration, findings in zip(declarations, lint(declarations), strict=True)
+        for declaration, findings in zip(
+            declarations, lint(declarations, surroundings), strict=True
+        )
     ]
-
-
-def _bootc_claims(declarations: Sequence[Declaration], claims: _Claims) -> _Claims:
-    """Like *claims*, with the names that bootc reads."""
-    wanted = defaultdict(set, {name: set(images) for name, images in claims.items()})
-    for declaration in declarations:
-        name = declaration.bootc.value
-        if name is not None and well_formed(name):
-            wanted[stored_name(name)].add(stored_name(declaration.reference))
-    return wanted
-
-
-def _names(declaration: Declaration, wanted: _Claims) -> tuple[str, ...]:
-    """Own names, and bootc's where no other image is meant by it: it may be another's true name."""
-    names = list(_own_names(declaration))
-    name = declaration.bootc.value
-    if name is not None and well_formed(name) and len(wanted[stored_name(name)]) == 1:
-        names.append(name)
-    return tuple(dict.fromkeys(names))

@@ -7,10 +7,14 @@ import pytest
 
 from installer_plugin.cli import main
 from installer_plugin.errors import BoundImagesError, ExitCode, InterruptedBySignal
+from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.stages.discover import discover, require_sound
 from installer_plugin.stages.label import CHECK
 from installer_plugin.stages.verify import CHECKS
 from installer_plugin.storage.engine.select import EngineChoice
+from tests.support.sources import SourceRootBuilder
 
+UNIT = re.compile(r"```ini\n# (\S+)\n(.*?)```", re.DOTALL)
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
@@ -49,3 +53,19 @@ def test_engines_are_those_of_the_program() -> None:
 
 def test_checks_are_those_that_receipts_list() -> None:
     assert [row[0] for row in rows("What is proven")] == [*CHECKS, CHECK]
+
+
+def test_units_of_the_example_do_at_boot_what_they_should(source_root: SourceRootBuilder) -> None:
+    """Built as the example's Dockerfile says, nothing is found but tags that can be moved."""
+    units = dict(UNIT.findall(README))
+    copied = re.findall(r"^COPY (.+) (/\S+/)$", README, re.MULTILINE)
+    places = {name: folder for names, folder in copied for name in names.split()}
+    files = {f"{places[name]}{name}": text for name, text in units.items()}
+    linked = re.findall(
+        r"/\S+\.(?:container|image)\b", README.split("ln -s", 1)[1].split(" .\n")[0]
+    )
+    root = source_root(files, links={Path(path).name: path for path in linked})
+    with Rootfs.open(root) as opened:
+        images = require_sound(discover(opened))
+    assert len(images) == len(units)
+    assert {finding.code for image in images for finding in image.findings} == {"floating-tag"}

@@ -181,8 +181,8 @@ DROP_INS: dict[str, tuple[str, list[str], str]] = {
     "name decides": ("u", ["container.d/2.conf", "u.container.d/1.conf"], "0"),
     "administrator": ("u", ["u.container.d/1.conf", f"{ETC}/u.container.d/1.conf"], "1"),
     "runtime": ("u", [f"{ETC}/u.container.d/1.conf", f"{RUN}/u.container.d/1.conf"], "1"),
-    "directory before name": (
-        "u", [f"{ETC}/container.d/1.conf", "u.container.d/1.conf"], "0",
+    "name before directory": (
+        "u", [f"{ETC}/container.d/1.conf", "u.container.d/1.conf"], "1",
     ),
     "template": ("u@i", ["u@.container.d/1.conf"], "0"),
     "not .conf": ("u", ["u.container.d/1.txt"], "base"),
@@ -200,6 +200,78 @@ def test_drop_ins_apply_as_in_quadlet(
     units = {f"{name}.container": drop("base")}
     units |= {file: drop(str(number)) for number, file in enumerate(files)}
     assert reference_with(source_root, units) == f"q.io/{expected}"
+
+
+PODMANS = ("4.9.3", "5.0.3", "5.4.2", "5.5.2", "5.6.0", "5.8.6", "6.0.0")
+BY_PODMAN: dict[str, tuple[str, list[str], str]] = {
+    "own in another directory": (
+        "u", [f"{ETC}/container.d/1.conf", "u.container.d/1.conf"], "b100111",
+    ),
+    "prefix in another directory": (
+        "a-b", ["container.d/1.conf", "sub/a-.container.d/1.conf"], "bb00111",
+    ),
+    "template in another directory": (
+        "u@i", [f"{ETC}/u@.container.d/1.conf", "u@i.container.d/1.conf"], "b100111",
+    ),
+    "runtime before administrator": (
+        "u", [f"{RUN}/container.d/1.conf", f"{ETC}/u.container.d/1.conf"], "b100111",
+    ),
+    "other names": ("u", [f"{ETC}/container.d/1.conf", "u.container.d/2.conf"], "b111111"),
+    "one": ("u", ["u.container.d/1.conf"], "b000000"),
+    "of the type": ("u", ["container.d/1.conf"], "bb00000"),
+}  # fmt: skip
+
+
+def with_podman(root: Path, version: str) -> Path:
+    status = root / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True, exist_ok=True)
+    status.write_text(f"Package: podman\nStatus: install ok installed\nVersion: {version}+ds1-2\n")
+    return root
+
+
+@pytest.mark.parametrize(("name", "files", "expected"), BY_PODMAN.values(), ids=BY_PODMAN)
+def test_drop_ins_apply_as_for_the_podman_of_the_image(
+    source_root: SourceRootBuilder, name: str, files: list[str], expected: str
+) -> None:
+    """Seen with the generators of podman 4.9, 5.0, 5.4, 5.5, 5.6 and 5.8."""
+    units = {f"{name}.container": drop("b")}
+    units |= {file: drop(str(number)) for number, file in enumerate(files)}
+    root = source_root(units)
+    for version, image in zip(PODMANS, expected, strict=True):
+        discovered = found(with_podman(root, version))
+        assert (version, discovered.images[0].reference) == (version, f"q.io/{image}")
+        differs = len(set(expected[2:]) | {image}) > 1
+        assert ("podman-versions-differ" in codes(discovered)) == differs
+
+
+def test_other_podman_is_named_with_what_it_runs(source_root: SourceRootBuilder) -> None:
+    units = {"u.container": drop("b"), f"{ETC}/container.d/1.conf": drop("old")}
+    root = source_root(units | {"u.container.d/1.conf": drop("new")})
+    messages = {}
+    for version in ("5.4.2", "5.8.6"):
+        (image,) = found(with_podman(root, version)).images
+        messages[version] = [
+            f.message for f in image.findings if f.code == "podman-versions-differ"
+        ]
+    assert messages == {
+        "5.4.2": ["podman 5.4.2 runs 'q.io/old', podman 5.6 and newer runs 'q.io/new'"],
+        "5.8.6": ["podman 5.8.6 runs 'q.io/new', podman 5.2 to 5.5 runs 'q.io/old'"],
+    }
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"], ids=["none", "damaged"])
+def test_image_that_does_not_say_its_podman_is_taken_for_a_new_one(
+    source_root: SourceRootBuilder, content: bytes | None
+) -> None:
+    units = {"u.container": drop("b"), f"{ETC}/container.d/1.conf": drop("old")}
+    root = source_root(units | {"u.container.d/1.conf": drop("new")})
+    if content is not None:
+        (root / "usr/share/rpm").mkdir(parents=True)
+        (root / "usr/share/rpm/rpmdb.sqlite").write_bytes(content)
+    (image,) = require_sound(found(root))
+    assert image.reference == "q.io/new"
+    (message,) = [f.message for f in image.findings if f.code == "podman-versions-differ"]
+    assert ("rpmdb.sqlite" if content else "no package of podman") in message
 
 
 def test_drop_in_directory_may_be_a_link(source_root: SourceRootBuilder) -> None:
@@ -329,6 +401,30 @@ BAD_UNITS: dict[str, tuple[Mapping[str, str], str, str]] = {
     "empty quotes": ({"u.image": '[Image]\nImage=""\n'}, "is empty", "u.image:2"),
     "reset by a drop-in": (
         {"u.image": IMAGE, "u.image.d/1.conf": "[Image]\nImage=\n"}, "is empty", "1.conf:2",
+    ),
+    "variable": (
+        {"u.image": "[Image]\nImage=q.io/x:${VERSION}\n"}, "has the variable ${VERSION}", "u.image:2",
+    ),
+    "variable without braces": (
+        {"u.image": "[Image]\nImage=$REGISTRY/x:1\n"}, "has the variable $REGISTRY", "u.image:2",
+    ),
+    "variable in a container": (
+        {"u.container": "[Container]\nImage=q.io/${NAME:-x}\n"}, "variable ${NAME:-x}", "u.container:2",
+    ),
+    "variable of a configure script": (
+        {"u.image": "[Image]\nImage=q.io/x:@TAG@\n"}, "has the variable @TAG@", "u.image:2",
+    ),
+    "variable of a template": (
+        {"u.image": "[Image]\nImage=q.io/x:{{ tag }}\n"}, "has the variable {{ tag }}", "u.image:2",
+    ),
+    "variable of a manual": (
+        {"u.image": "[Image]\nImage=q.io/x:<tag>\n"}, "has the variable <tag>", "u.image:2",
+    ),
+    "tag with a variable": (
+        {"u.image": IMAGE + "ImageTag=localhost/$X\n"}, "has the variable $X", "u.image:3",
+    ),
+    "variable in a drop-in": (
+        {"u.image": IMAGE, "u.image.d/1.conf": "[Image]\nImage=q.io/$X\n"}, "variable $X", "1.conf:2",
     ),
     "specifier": ({"u.image": "[Image]\nImage=q.io/%n\n"}, "the specifier '%n'", "u.image:2"),
     "lone percent": ({"u.image": "[Image]\nImage=q.io/x%\n"}, "a lone %", "u.image:2"),

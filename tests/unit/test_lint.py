@@ -5,8 +5,15 @@ from dataclasses import dataclass, replace
 import pytest
 
 from installer_plugin.declarations.bootc_reader import read_as_bootc
-from installer_plugin.declarations.lint import Declaration, lint, stored_name, well_formed
+from installer_plugin.declarations.declaration import (
+    Declaration,
+    Surroundings,
+    stored_name,
+    well_formed,
+)
+from installer_plugin.declarations.lint import lint
 from installer_plugin.declarations.quadlet import QuadletUnit, expand_percent, setting
+from installer_plugin.declarations.quadlet_rules import QuadletRules
 from installer_plugin.declarations.unit_syntax import parse_unit
 from installer_plugin.model import Finding, Location, Severity, UnitKind
 
@@ -15,6 +22,9 @@ PINNED = f"quay.io/x/y{DIGEST}"
 STORE_ARG = "--storage-opt=additionalimagestore=/usr/lib/bootc/storage"
 GOOD_IMAGE = f"[Image]\nImage={PINNED}\n"
 GOOD_CONTAINER = f"[Container]\nImage={PINNED}\nGlobalArgs={STORE_ARG}\n"
+
+PLAIN = Surroundings(rules=QuadletRules(None))
+"""A root with nothing but the links."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ def declaration(case: Case) -> Declaration:
 
 
 def findings(case: Case) -> tuple[Finding, ...]:
-    (found,) = lint([declaration(case)])
+    (found,) = lint([declaration(case)], PLAIN)
     return found
 
 
@@ -224,7 +234,7 @@ def test_pruned_name_is_told_with_the_stored_one() -> None:
 
 def test_way_to_the_unit_is_looked_at() -> None:
     odd = replace(declaration(Case(GOOD_IMAGE)), shadow="etc/x/u.image", leaves_root=True)
-    (found,) = lint([odd])
+    (found,) = lint([odd], PLAIN)
     assert [finding.code for finding in found] == ["unit-shadowed", "link-leaves-root"]
     assert "etc/x/u.image" in found[0].message
 
@@ -235,7 +245,7 @@ def test_links_to_one_image_name_each_other() -> None:
     other = declaration(Case(GOOD_IMAGE))
     first, second, third = (
         [finding.message for finding in found if finding.code == "duplicate-image"]
-        for found in lint([*same, other])
+        for found in lint([*same, other], PLAIN)
     )
     assert first == ["the same image is bound by links/none.image"]
     assert second == ["the same image is bound by links/latest.image"]
@@ -243,7 +253,7 @@ def test_links_to_one_image_name_each_other() -> None:
 
 
 def test_nothing_declared_has_no_findings() -> None:
-    assert lint([]) == ()
+    assert lint([], PLAIN) == ()
 
 
 @pytest.mark.parametrize(
