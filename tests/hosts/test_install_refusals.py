@@ -3,7 +3,7 @@
 import os
 import shlex
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -347,3 +347,29 @@ def test_system_that_is_there_still_boots_when_bootc_refuses(
     done = scene.install("to-filesystem", fs.mount, inside=inside, ok=7)
     assert "Non-empty root filesystem" in done.stderr
     assert [path.name for path in entries.iterdir()] == ["mine.conf"]
+
+
+FAULTY_TOOLS: Mapping[str, tuple[str, str]] = {
+    "fails": ("du", "echo 'du: cannot read it' >&2; exit 1"),
+    "is killed": ("du", "kill -KILL $$"),
+    "says nothing": ("du", "exit 0"),
+    "says what is not a number": ("du", "echo lots"),
+}
+
+
+@pytest.mark.parametrize(("tool", "script"), FAULTY_TOOLS.values(), ids=FAULTY_TOOLS)
+def test_tool_that_lets_us_down_is_one_error_with_an_exit_code_of_the_table(
+    full: Scene, tmp_path: Path, tool: str, script: str
+) -> None:
+    bind(full.container, APP)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / tool).write_text(f"#!/bin/sh\n{script}\n")
+    (programs / tool).chmod(0o755)
+    before = edges(full.disk)
+    path = {"PATH": f"{programs}:{full.env()['PATH']}"}
+    done = full.install(inside=False, env=path, ok=4)
+    assert done.stderr.count("error: ") == 1
+    assert f"{tool} " in done.stderr.split("error: ")[1]
+    assert "hint: " in done.stderr
+    assert edges(full.disk) == before

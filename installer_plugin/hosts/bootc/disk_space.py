@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from installer_plugin.errors import Problem
+from installer_plugin.errors import PreflightError, Problem
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, Verb
 from installer_plugin.hosts.bootc.partition_plan import (
     DiskLayout,
@@ -17,13 +17,14 @@ from installer_plugin.hosts.bootc.partition_plan import (
 )
 from installer_plugin.model import ResolvedImage
 from installer_plugin.opening import open_root, open_stores
-from installer_plugin.process.runner import Command
+from installer_plugin.process.runner import Command, CommandError
 from installer_plugin.request import IMAGE_PREFIX, Work
 from installer_plugin.storage.engine.space import missing_layers, need_of
 from installer_plugin.storage.source.local import LocalStores
 
 CONTAINER_ENVIRONMENT = Path("run/.containerenv")
 """Below ``/`` of a container; names its image, which is what bootc installs, if it is privileged."""
+MEASURE_HINT = "see what 'du --summarize' says about the root that is installed"
 _IMAGE = re.compile(r'^image="(.+)"$', re.MULTILINE)
 
 
@@ -56,7 +57,7 @@ def system_bytes(work: Work) -> int | None:
     """Bytes of the OS image that *work* reads; None when nothing here tells.
 
     Of a stored image its layers count; of another root what its files take on the disk. Raises
-    DataError, CommandError and OSError.
+    DataError, PreflightError and OSError.
     """
     source, system = work.request.source, work.context.system
     if source == "/":
@@ -78,8 +79,17 @@ def _measured(work: Work) -> int:
         # Others see our descriptor there, and through it a mount that they do not have.
         path = f"/proc/{os.getpid()}/fd/{fd}/."
         argv = ("du", "--summarize", "--one-file-system", "--block-size=1", path)
-        said = work.runner.run(Command(argv=argv, purpose=f"measure {work.request.source}")).stdout
-    return int(said.split()[0])
+        command = Command(argv=argv, purpose=f"measure {work.request.source}")
+        try:
+            said = work.runner.run(command).stdout
+        except CommandError as error:
+            raise PreflightError(error.problem(work.request.source, hint=MEASURE_HINT)) from error
+    size = said.split()[:1]
+    if not (size and size[0].isdigit()):
+        shown = said.decode(errors="replace").strip()
+        message = f"du said {shown!r} about its size, expected a number of bytes"
+        raise PreflightError.of(work.request.source, message, hint=MEASURE_HINT)
+    return int(size[0])
 
 
 def _note_of_container(system: Path) -> str | None:
