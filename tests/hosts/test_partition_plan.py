@@ -18,6 +18,8 @@ from installer_plugin.hosts.bootc.partition_plan import (
 from tests.block.scene import MKFS, mounted
 from tests.support.commands import run
 
+pytestmark = pytest.mark.real
+
 GIB = 1 << 30
 X86 = DiskLayout(machine="x86_64", filesystem="ext4")
 
