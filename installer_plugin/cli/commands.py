@@ -28,7 +28,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BOUND_I
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name=PROGRAM)
 def main() -> None:
-    r"""Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
+    """Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
 
     A bound image is declared by a symbolic link in /usr/lib/bootc/bound-images.d to a Quadlet
     .image or .container file. Each option has an environment variable: BOUND_IMAGES_COPY_ENGINE
@@ -44,7 +44,7 @@ def main() -> None:
         6  verification failed
         7  the host step failed
       130  interrupted
-    """
+    """  # noqa: D301  click knows the character, not the escape, as the sign of lines to keep
 
 
 main.add_command(hooks)

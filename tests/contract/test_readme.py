@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from installer_plugin.cli import main
@@ -37,7 +38,8 @@ def test_every_exit_code_but_success_belongs_to_one_error(code: ExitCode) -> Non
 
 
 def test_help_has_the_exit_codes_too() -> None:
-    shown = re.findall(r"^ +(\d+)  \w", main.help or "", re.MULTILINE)
+    help_text = main.get_help(click.Context(main))
+    shown = re.findall(r"^ +(\d+)  \w", help_text, re.MULTILINE)
     assert [int(code) for code in shown] == [int(code) for code in ExitCode]
 
 
