@@ -223,6 +223,6 @@ def lock(source: str, **given: Unpack[Given]) -> None:
             click.echo(locked.text, nl=False)
         else:
             document = report.document("lock", source, file=str(file), count=locked.count)
-            output.result(f"{locked.count} bound images locked in {file}", document)
+            output.result(report.locked_text(locked.count, str(file)), document)
 
     run_to_exit(output, body)
