@@ -28,15 +28,16 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BOUND_I
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name=PROGRAM)
 def main() -> None:
-    r"""Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
+    """Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
 
-    A bound image is declared by a symbolic link in /usr/lib/bootc/bound-images.d to a Quadlet
-    .image or .container file. Each option has an environment variable: BOUND_IMAGES_COPY_ENGINE
-    stands for `copy --engine`.
+    /usr/lib/bootc/bound-images.d holds a symbolic link for each bound image, to the Quadlet .image
+    or .container file that names it. Each option has an environment variable:
+    BOUND_IMAGES_COPY_ENGINE stands for `copy --engine`.
 
     \b
     Exit codes:
         0  done and proven
+        1  a fault of this program: report it
         2  usage or configuration is wrong
         3  the source image is wrong
         4  a check failed, nothing was touched
@@ -44,7 +45,7 @@ def main() -> None:
         6  verification failed
         7  the host step failed
       130  interrupted
-    """
+    """  # noqa: D301  click knows the character, not the escape, as the sign of lines to keep
 
 
 main.add_command(hooks)
@@ -101,7 +102,9 @@ def _findings(image: BoundImage) -> list[report.Document]:
 )
 @options(opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, *opt.disk)
 def check(source: str, **given: Unpack[Given]) -> None:
-    """Find out everything that can be known before a disk is touched, and report all of it.
+    """Report every problem before a disk is touched.
+
+    All of them at once: declarations, missing images, digests, tools, space and the target.
 
     SOURCE is a root directory (default /) or containers-storage:REFERENCE.
     """
@@ -129,7 +132,9 @@ def check(source: str, **given: Unpack[Given]) -> None:
     *opt.disk,
 )  # fmt: skip
 def copy(source: str, **given: Unpack[Given]) -> None:
-    """Check, copy, verify and record the bound images of SOURCE into TARGET.
+    """Put the bound images of SOURCE into TARGET, proven.
+
+    That is: check, copy, label, verify and record.
 
     TARGET is the directory on which the root file system being installed is mounted: its ostree/ or
     composefs/ directory is at its top. It may also be the disk, or a raw image of one.
@@ -169,7 +174,7 @@ def _copy_text(outcome: pipeline.Finished) -> str:
 @click.argument("target", type=PLACE)
 @click.option(
     "--source", metavar="ROOT", default=TARGET_ITSELF,
-    help="Expect what this source declares, beside what the target's own deployments declare.",
+    help="Also expect what this source declares, next to what the target's deployments declare.",
 )  # fmt: skip
 @click.option(
     "--receipt", type=opt.FILE, multiple=True, metavar="FILE",
@@ -177,10 +182,10 @@ def _copy_text(outcome: pipeline.Finished) -> str:
 )  # fmt: skip
 @options(opt.store, opt.lock, opt.backend, opt.jobs, *opt.disk)
 def verify(source: str, **given: Unpack[Given]) -> None:
-    """Read a finished TARGET afresh and prove or refute it; needs no podman.
+    """Read a finished TARGET again and prove or refute it.
 
-    TARGET is a directory, a disk or a raw image of one. What to expect is taken from the deployments
-    on it, its receipt, and the options.
+    TARGET is a directory, a disk or a raw image of one. Which images it must hold is read from its
+    deployments, its receipt and the options. podman is not needed.
     """
     output = _output(given)
 
@@ -205,7 +210,10 @@ def verify(source: str, **given: Unpack[Given]) -> None:
 )  # fmt: skip
 @options(opt.store)
 def lock(source: str, **given: Unpack[Given]) -> None:
-    """Pin every bound image of SOURCE to its digests of today, in a lock file."""
+    """Pin every bound image of SOURCE to its present digests.
+
+    The lock file is for --lock of the other commands, which then accept no other images.
+    """
     output = _output(given)
 
     def body() -> None:
@@ -215,6 +223,6 @@ def lock(source: str, **given: Unpack[Given]) -> None:
             click.echo(locked.text, nl=False)
         else:
             document = report.document("lock", source, file=str(file), count=locked.count)
-            output.result(f"{locked.count} bound images locked in {file}", document)
+            output.result(report.locked_text(locked.count, str(file)), document)
 
     run_to_exit(output, body)

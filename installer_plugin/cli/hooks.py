@@ -20,7 +20,7 @@ from installer_plugin.stages import report
 
 @click.group()
 def hooks() -> None:
-    """Programs that run between our own stages, from the directories hooks.d."""
+    """Programs of yours that run during an installation."""
 
 
 @hooks.command("list")
@@ -30,11 +30,13 @@ def hooks() -> None:
 )  # fmt: skip
 @click.option(
     "--unsafe-skip-verify", is_flag=True,
-    help="Accept a hook or mask in the place of 50-verify, which proves the target.",
+    help="Accept a hook or mask in place of 50-verify, the proof.",
 )  # fmt: skip
 @speech
 def list_hooks(root: Path, *, unsafe_skip_verify: bool, **given: Unpack[Given]) -> None:
-    """Show what would run in an installation, in order: our stages, hooks, and what they override.
+    """Show what would run in an installation, in its order.
+
+    That is: our own stages, hooks, and what hooks override.
 
     Hooks are executables /etc/bootc-bound-images/hooks.d/PHASE.d/NN-NAME; PHASE is one of
     pre-install, post-install, verify, cleanup. The same directories are read below /run,

@@ -41,18 +41,20 @@ PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 )  # fmt: skip
 @click.option(
     "--when", type=click.Choice([when.value for when in When]), default=When.AUTO.value,
-    show_default=True, help="Copy in the place of bootc's own copying, or after bootc is done.",
+    show_default=True, help="The mode: copy in place of bootc's own copying, or after bootc is done.",
 )  # fmt: skip
 @click.option(
     "--on-failure", type=click.Choice(["set-aside", "keep"]), default="set-aside", show_default=True,
-    help="Whether a target without its images is kept from booting.",
+    help="What becomes of the boot entries of a target without its images.",
 )  # fmt: skip
 @click.option(
     "--verify-again", is_flag=True,
     help="Read all content of the finished disk a second time.",
 )  # fmt: skip
 @click.option(
-    "--unsafe-skip-verify", is_flag=True, help="Allow a hook to stand in for 50-verify, or mask it."
+    "--unsafe-skip-verify",
+    is_flag=True,
+    help="Allow hooks to replace or mask 50-verify, the proof.",
 )
 @click.option(
     "--hook-timeout", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_SECONDS,
@@ -65,12 +67,13 @@ PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
     "words", nargs=-1, type=click.UNPROCESSED, metavar="to-disk|to-filesystem|... ARGS..."
 )
 def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
-    """The same `bootc install` command line, with the bound images guaranteed.
+    """Run `bootc install` with the bound images guaranteed.
 
-    Options of ours come first; from the verb on, everything goes to bootc as it is:
+    Options of this program come first. Everything from the verb on goes to bootc unchanged:
 
-        bootc-bound-images install --lock images.lock to-disk --filesystem xfs /dev/vda
-    """
+    \b
+        bootc-bound-images install --lock images.lock to-disk /dev/vda
+    """  # noqa: D301  click knows the character, not the escape, as the sign of lines to keep
     output = open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
 
     def body() -> None:

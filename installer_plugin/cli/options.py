@@ -53,7 +53,7 @@ store = click.option(
     "[default: the stores of storage.conf]",
 )  # fmt: skip
 lock = click.option(
-    "--lock", type=FILE, metavar="FILE", help="Demand the digests in this lock file."
+    "--lock", type=FILE, metavar="FILE", help="Require the digests in this lock file."
 )
 engine = click.option(
     "--engine", type=click.Choice([choice.value for choice in EngineChoice]),
@@ -68,11 +68,15 @@ scratch = click.option(
     help="Directory for temporary files.  [default: $TMPDIR or /var/tmp, else the target]",
 )  # fmt: skip
 jobs = click.option(
-    "--jobs", "-j", type=click.IntRange(min=1), metavar="N", help="Layers to verify at once."
+    "--jobs",
+    "-j",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many layers to verify at once.",
 )
 receipt = click.option(
     "--receipt", type=FILE, multiple=True, metavar="FILE",
-    help="Write the receipt here too.",
+    help="Also write the receipt to this file.",
 )  # fmt: skip
 key_file = click.option(
     "--key-file", type=FILE, metavar="FILE", help="The key of an encrypted disk, byte for byte."

@@ -27,23 +27,24 @@ ANYWHERE = frozenset(("name", "state", "target", "format", "progress_fd", "quiet
 @click.argument("name", type=click.Choice([stage.value for stage in Stage]), metavar="NAME")
 @click.option(
     "--state", type=PLACE, required=True, metavar="DIR", envvar="BOUND_IMAGES_STATE",
-    help="Keep here what the stages know; made if it is not there.  [env: BOUND_IMAGES_STATE]",
+    help="Where the stages keep what they know; made if it is missing.  [env: BOUND_IMAGES_STATE]",
 )  # fmt: skip
 @click.option(
     "--source", metavar="ROOT", envvar="BOUND_IMAGES_SOURCE",
-    help="Stage discover: what is installed.  [env: BOUND_IMAGES_SOURCE]",
+    help="For stage discover: the OS image or root that is installed.  [env: BOUND_IMAGES_SOURCE]",
 )  # fmt: skip
 @click.option(
     "--target", type=PLACE, metavar="DIR", envvar="BOUND_IMAGES_TARGET",
-    help="Where the target is mounted, by the time it is.  [env: BOUND_IMAGES_TARGET]",
+    help="Where the target is mounted, as soon as it is.  [env: BOUND_IMAGES_TARGET]",
 )  # fmt: skip
 @options(
     opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, opt.jobs, opt.receipt, opt.dry_run
 )
 def stage(name: str, state: Path, source: str | None, **given: Unpack[Given]) -> None:
-    """Run one stage of an installation: discover, resolve, preflight, copy, label, verify, record.
+    """Run one stage of an installation.
 
-    They go in this order, each in a call of its own. Stage discover takes the options of 'copy';
+    The stages are discover, resolve, preflight, copy, label, verify and record. They run in this
+    order, each in a call of its own. Stage discover takes the options of 'copy';
     those after it find them in the state directory.
     """
     output = open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
@@ -55,11 +56,14 @@ def stage(name: str, state: Path, source: str | None, **given: Unpack[Given]) ->
         kept = directory.read_request()
         if wanted is Stage.DISCOVER and (asked or kept is None):
             if source is None:
-                raise _usage("--source", "says what is installed; stage discover needs it")
+                raise _usage("--source", "is missing: stage discover has to know what is installed")
             directory.forget(Stage.DISCOVER)
             directory.write_request(with_absolute_paths(request_of(source, **given)))
         elif wanted is not Stage.DISCOVER and asked:
-            raise _usage(", ".join(asked), "belongs to stage discover, where it was not given")
+            raise _usage(
+                ", ".join(asked),
+                "belongs to stage discover: the stages after it find it in the state directory",
+            )
         elif kept:
             _keep_target(directory, kept, given["target"])
         done = run_stage(wanted, directory, output.context)
@@ -87,7 +91,7 @@ def _keep_target(directory: StateDirectory, request: Request, target: Path | Non
     if request.target is None:
         directory.write_request(replace(request, target=target))
     elif request.target != target:
-        raise _usage("--target", f"is {target}, and was {request.target} before")
+        raise _usage("--target", f"is {target}, but was {request.target} for an earlier stage")
 
 
 def _usage(option: str, message: str) -> ConfigError:

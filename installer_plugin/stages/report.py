@@ -85,6 +85,11 @@ def verified_text(images: Sequence[VerifiedImage], target: str) -> str:
     return table(("IMAGE ID", "LAYERS", "SIZE", "IMAGE"), rows) + f"\n{proof}"
 
 
+def locked_text(count: int, file: str) -> str:
+    """How many bound images a lock file has."""
+    return f"{_count(count, 'bound image')} locked in {file}"
+
+
 def findings_text(findings: Sequence[tuple[str, Finding]]) -> str:
     """Findings with the image each is about, most serious first."""
     ordered = sorted(findings, key=lambda pair: pair[1].severity != "warning")

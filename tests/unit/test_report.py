@@ -14,6 +14,7 @@ from installer_plugin.stages.report import (
     error_json,
     finding_json,
     findings_text,
+    locked_text,
     problems_text,
     resolved_text,
     verified_text,
@@ -63,6 +64,14 @@ def test_resolved_images_are_summed_up_with_shared_layers_counted_once() -> None
 def test_one_image_is_counted_in_the_singular() -> None:
     image = resolved("x:1", layers=(Layer(diff_id=diff_id("a"), size=10),))
     assert resolved_text([image]).endswith("\n1 image, 1 layer, 10 B")
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, "0 bound images"), (1, "1 bound image"), (2, "2 bound images")],
+)
+def test_locked_images_are_counted(count: int, expected: str) -> None:
+    assert locked_text(count, "images.lock") == f"{expected} locked in images.lock"
 
 
 def test_verified_images_say_what_was_proven() -> None:
