@@ -382,7 +382,7 @@ def test_signal_while_closing_is_raised_when_all_is_closed(
     """The command's own handling, with a signal that arrives in the middle of unmounting."""
     script = (
         "import os, signal, sys\n"
-        "from installer_plugin.block import steps\n"
+        "from installer_plugin.block import undo_steps as steps\n"
         "undo = steps.MountStep.undo\n"
         "def late(self, runner):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

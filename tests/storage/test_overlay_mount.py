@@ -109,8 +109,9 @@ def test_kill_leaves_no_mount_and_no_process(store: Store, tmp_path: Path) -> No
     script = (
         "import sys, time, tempfile, pathlib\n"
         "from installer_plugin.process.runner import Runner\n"
-        "from installer_plugin.storage import mounted, scratch\n"
-        "from tests.storage.test_mounted import _layers, Store\n"
+        "from installer_plugin.files import scratch\n"
+        "from installer_plugin.storage.source import overlay_mount as mounted\n"
+        "from tests.storage.test_overlay_mount import _layers, Store\n"
         "base = pathlib.Path(sys.argv[1])\n"
         "store = Store(root=base / 'root', runroot=base / 'run', settings=base / 'settings')\n"
         "with scratch.scratch_directory(pathlib.Path(sys.argv[2])) as place:\n"

@@ -165,7 +165,7 @@ def test_kill_at_any_moment_leaves_the_old_records_or_the_new(tmp_path: Path) ->
     old = [{"id": A, "names": [f"name-{number}" for number in range(2000)]}]
     script = (
         "import sys, pathlib, itertools\n"
-        "from tests.unit.test_naming import _wanted, complete_image\n"
+        "from tests.unit.test_complete_image import _wanted, complete_image\n"
         "store = pathlib.Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "for number in itertools.count():\n"
