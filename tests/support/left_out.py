@@ -66,5 +66,6 @@ class LeftOut:
         if self.counts:
             terminalreporter.section("NOT TESTED on this machine", yellow=True)
         for marker, count in self.counts.items():
-            terminalreporter.write_line(f"{count} tests {NEEDS[marker].without}")
+            tests = "test" if count == 1 else "tests"
+            terminalreporter.write_line(f"{count} {tests} {NEEDS[marker].without}")
         return result
