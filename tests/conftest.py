@@ -2,7 +2,6 @@
 
 import os
 import sys
-import uuid
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +14,10 @@ from tests.support import registry
 from tests.support.debian import CACHE, DebianRoot, cached_root
 from tests.support.disks import LoopFsFactory
 from tests.support.images import ImageSources, build_sources
-from tests.support.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
+from tests.support.left_out import LeftOut
+from tests.support.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers, new_session
 from tests.support.sources import SourceRootBuilder
+from tests.support.workers import Ending, is_controller, is_worker
 
 TESTS = Path(__file__).parent
 REAL_DIRECTORIES = ("storage", "faults", "block", "bench")
@@ -26,17 +27,25 @@ PROCESS_EVENTS = frozenset(
 
 ReportT = TypeVar("ReportT", pytest.TestReport, pytest.CollectReport)
 
+SESSION = new_session()
 # Settings of the person who runs the tests must not decide what they see.
 for _name in tuple(os.environ):
     if _name.startswith(("CONTAINERS_", "STORAGE_", "BOUND_IMAGES_", "REGISTRY_AUTH_FILE")):
         del os.environ[_name]
-SESSION = uuid.uuid4().hex
 os.environ[SESSION_VARIABLE] = SESSION
 
 
 # A loaded machine is slow, which says nothing about the code.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add what a whole run needs: an orderly end, and a last word on what was not tested."""
+    Ending(config)
+    config.pluginmanager.register(LeftOut(config), "left-out")
+    if is_controller(config):
+        config.pluginmanager.register(_NothingLeftByAll(config), "nothing-left-by-all")
 
 
 # --- a skip may be a failure -----------------------------------------------------------------
@@ -134,8 +143,32 @@ def _nothing_left(
     before = Machine.now()
     yield
     own = (tmp_path_factory.getbasetemp(), CACHE)
-    left = leftovers(before, SESSION, own, alone=_required(pytestconfig, set()))
+    alone = _required(pytestconfig, set()) and not is_worker(pytestconfig)
+    left = leftovers(before, SESSION, own, alone=alone)
     assert not left, "the tests left behind:\n" + "\n".join(left)
+
+
+class _NothingLeftByAll:
+    """Fails the run if something outlives all workers; each has looked for its own before.
+
+    Only here can be seen what a worker that crashed has left, and what names nobody's directory.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._alone = _required(config, set())
+        self._before = Machine.now()
+        self._left: list[str] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self._left = leftovers(self._before, SESSION, (), alone=self._alone)
+        if self._left and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._left:
+            terminalreporter.section("the tests left behind", red=True)
+            terminalreporter.write("\n".join((*self._left, "")))
 
 
 @pytest.fixture(autouse=True)

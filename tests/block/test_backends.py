@@ -25,10 +25,10 @@ from installer_plugin.block.udev import device_mapper_env, ended_with_us
 from installer_plugin.errors import ConfigError, DataError, HostError
 from installer_plugin.events import Events
 from installer_plugin.process.runner import Runner
-from tests.block.kernel import MISSING, has_device_mapper
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import Told
 from tests.support.commands import run
+from tests.support.kernel import MISSING, has_device_mapper
 
 
 @pytest.mark.parametrize(

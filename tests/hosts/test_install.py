@@ -9,7 +9,6 @@ from typing import Any
 import osroot
 import pytest
 
-from tests.block.kernel import MISC, has_device_mapper
 from tests.faults.scene import APP, OTHER, SMALL, Images
 from tests.hosts.scene import (
     STANDIN,
@@ -25,6 +24,7 @@ from tests.support.commands import run
 from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.formats import assert_as_described
 from tests.support.images import ImageSources
+from tests.support.kernel import MISC, has_device_mapper
 from tests.support.product import STORE, document, records
 from tests.support.stores import make_store
 

@@ -3,13 +3,13 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.scene import MARK, kill, processes
 from tests.hosts.scene import Scene
+from tests.support.waiting import wait_until
 
 
 @contextmanager
@@ -42,11 +42,17 @@ def send(scene: Scene, number: signal.Signals) -> None:
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert process is None or process.poll() is None, "it has ended"
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    """Wait for a condition; while a process is to bring it about, as long as that lives."""
+
+    def is_there() -> bool:
+        # Asked first: it may bring it about and end between the two.
+        ended = process is not None and process.poll() is not None
+        if condition():
+            return True
+        assert not ended, "it has ended"
+        return False
+
+    wait_until(is_there)
 
 
 def hanging_hook(scene: Scene) -> Path:

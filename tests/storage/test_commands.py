@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from tests.support.images import ImageSources
 from tests.support.leftovers import SESSION_VARIABLE, _processes
 from tests.support.product import COMMAND, Lab, document, listing, records
 from tests.support.stores import Store, make_store
+from tests.support.waiting import wait_until
 
 PROGRAM = Path(sys.executable).with_name("bootc-bound-images")
 SUBCOMMANDS = ("list", "check", "copy", "verify", "lock")
@@ -497,13 +497,6 @@ def _mounts_of(pid: int) -> Iterator[Callable[[], str]]:
         os.close(held)
 
 
-def _wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 30 s"
-        time.sleep(0.005)
-
-
 def _copies(engine: str, mark: str, target: Path) -> bool:
     """Whether copying has begun: by a tool, or into a scratch directory beside the store."""
     if engine == "direct":
@@ -531,7 +524,7 @@ def test_interrupted_copy_ends_cleanly_and_can_be_run_again(
             assert said, "it ended before it copied"
         with _mounts_of(process.pid) as mounts:
             before = mounts()
-            _wait_for(lambda: _copies(engine, mark, lab.target))
+            wait_until(lambda: _copies(engine, mark, lab.target))
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
             assert _processes(mark) == []

@@ -4,7 +4,6 @@ import json
 import os
 import stat
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tests.support.images import ImageSources
 from tests.support.leftovers import SESSION_VARIABLE, Machine, leftovers
 from tests.support.sources import SourceRootBuilder
 from tests.support.stores import StoredImage
+from tests.support.waiting import wait_until
 
 
 def _diff(sources: ImageSources, image: StoredImage) -> Path:
@@ -227,8 +227,8 @@ def test_leftovers_names_mount_loop_and_process(loop_fs: LoopFsFactory, tmp_path
     before = Machine.now()
     disk = loop_fs("ext4")
     with subprocess.Popen(("sleep", "60"), env={**os.environ, SESSION_VARIABLE: "mine"}) as process:
-        while not Path(f"/proc/{process.pid}/environ").read_bytes():
-            time.sleep(0.001)  # it is still on its way from fork to exec
+        # Until then it is on its way from fork to exec.
+        wait_until(Path(f"/proc/{process.pid}/environ").read_bytes, "its start")
         found = leftovers(before, "mine", (tmp_path,), alone=False)
         process.kill()
     assert [line.split()[0] for line in found] == ["loop", "mount", "process"]

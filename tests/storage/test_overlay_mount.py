@@ -22,6 +22,7 @@ from installer_plugin.storage.store.records import LayerRecord
 from tests.support.commands import run, unshared
 from tests.support.sources import SourceRootBuilder
 from tests.support.stores import Store, make_store
+from tests.support.waiting import wait_until
 
 REFERENCE = "localhost/os:1"
 CONTAINER = "[Container]\nImage=quay.io/team/web:1\n"
@@ -109,8 +110,9 @@ def test_kill_leaves_no_mount_and_no_process(store: Store, tmp_path: Path) -> No
     script = (
         "import sys, time, tempfile, pathlib\n"
         "from installer_plugin.process.runner import Runner\n"
-        "from installer_plugin.storage import mounted, scratch\n"
-        "from tests.storage.test_mounted import _layers, Store\n"
+        "from installer_plugin.files import scratch\n"
+        "from installer_plugin.storage.source import overlay_mount as mounted\n"
+        "from tests.storage.test_overlay_mount import _layers, Store\n"
         "base = pathlib.Path(sys.argv[1])\n"
         "store = Store(root=base / 'root', runroot=base / 'run', settings=base / 'settings')\n"
         "with scratch.scratch_directory(pathlib.Path(sys.argv[2])) as place:\n"
@@ -140,12 +142,10 @@ def test_kill_while_mounting_leaves_no_mount_and_no_process(store: Store, tmp_pa
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
-            time.sleep(0.15 + 0.02 * step)
+            wait_until(lambda: list(store.settings.glob(f"{PREFIX}*")), "its scratch directory")
+            time.sleep(0.02 * step)
             process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while _holders(store) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _holders(store) == []
+    wait_until(lambda: not _holders(store), "the end of all processes")
     assert _mounts() == before
     run(argv, env=store.env)
     assert list(store.settings.glob(f"{PREFIX}*")) == []

@@ -15,6 +15,7 @@ from installer_plugin.errors import DataError
 from installer_plugin.process import pool
 from installer_plugin.process.pool import WORTH_A_PROCESS, do_jobs, shared_out
 from installer_plugin.process.pool_worker import Ended, Inbox, Message, Moved, lines_of
+from installer_plugin.process.procfs import lives
 from installer_plugin.process.runner import CommandError, Runner
 
 SECONDS = 20
@@ -62,7 +63,9 @@ class Endless:
 
     def run(self, progress: Callable[[int], None]) -> None:
         while True:
-            self.file.write_text(str(os.getpid()))
+            new = self.file.with_suffix(".new")
+            new.write_text(str(os.getpid()))
+            new.replace(self.file)
             progress(1)
             time.sleep(0.001)
 
@@ -148,15 +151,16 @@ def test_exception_that_no_job_may_raise_passes_through_from_here() -> None:
 def test_closing_ends_what_is_under_way(tmp_path: Path, workers: int) -> None:
     files = [tmp_path / str(number) for number in range(workers)]
     until = time.monotonic() + SECONDS
+    threads = set(threading.enumerate())
     with closing(do_jobs([Endless(file) for file in files], Runner(), workers)) as said:
         while not all(file.exists() for file in files):
             next(said)
             assert time.monotonic() < until
-    for file in files:
-        file.unlink(missing_ok=True)
-    time.sleep(0.1)
-    assert list(tmp_path.iterdir()) == []
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("crew")]
+        assert workers == 1 or set(threading.enumerate()) != threads
+        pids = {int(file.read_text()) for file in files} - {os.getpid()}
+        assert len(pids) == (workers if workers > 1 else 0)
+    assert not any(map(lives, pids))
+    assert set(threading.enumerate()) <= threads
 
 
 @pytest.mark.parametrize(

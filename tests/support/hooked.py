@@ -12,6 +12,9 @@ from installer_plugin.hooks.plan import PhasePlan, plan
 from installer_plugin.hooks.running import Facts, Surroundings
 from installer_plugin.process.runner import Runner
 
+GRACE = 0.3
+"""Seconds that hooks get to end after SIGTERM."""
+
 
 @dataclass
 class Said:
@@ -84,7 +87,7 @@ class Hooked:
         """What hooks are run with."""
         known = facts or Facts(state_dir=self.root / "state")
         return Surroundings(
-            runner=Runner(),
+            runner=Runner(grace=GRACE),
             events=Events([self.said]),
             facts=lambda: known,
             least=known,

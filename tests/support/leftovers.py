@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,11 @@ from pathlib import Path
 from tests.support.commands import run
 
 SESSION_VARIABLE = "BOUND_IMAGES_TEST_SESSION"
-"""Inherited by every process that the tests start, so that stragglers are known by it."""
+"""Inherited by every process that the tests start, so that stragglers are known by it.
+
+A session that is started by another one, as xdist's workers are, has a name that begins with that
+one's: what it leaves behind is the other's too.
+"""
 _PATIENCE_SECONDS = 10
 
 
@@ -32,6 +37,11 @@ class Machine:
             mounts=frozenset(" ".join(line.split()[3:]) for line in lines),
             loops=frozenset(f"{device} {file}" for device, file in _loops()),
         )
+
+
+def new_session() -> str:
+    """Name a session of tests; below the one that has started us, if there is one."""
+    return "/".join((*filter(None, (os.environ.get(SESSION_VARIABLE),)), uuid.uuid4().hex))
 
 
 def leftovers(before: Machine, session: str, own: Iterable[Path], *, alone: bool) -> list[str]:
@@ -89,14 +99,15 @@ def _names(text: str, marks: Iterable[str]) -> bool:
 
 
 def _processes(session: str) -> list[str]:
-    """`PID COMMAND` of all that inherited the session's variable, but us."""
+    """`PID COMMAND` of all that inherited the session's variable, or one below it, but us."""
     mark = f"{SESSION_VARIABLE}={session}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
             continue
         try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
+            variables = (process / "environ").read_bytes().split(b"\0")
+            if any(entry == mark or entry.startswith(mark + b"/") for entry in variables):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
                 found.append(f"{process.name} {command.decode(errors='replace')}")
         except OSError:

@@ -20,6 +20,7 @@ from installer_plugin.storage.store.locks import (
     exclusive,
     shared,
 )
+from tests.support.waiting import SECONDS, wait_until, waits_for_lock
 
 TRY = """
 import fcntl, os, sys
@@ -114,11 +115,12 @@ def test_lock_waits_for_a_writer(way: str, store: Path) -> None:
             )
         )
         assert waiting.stdout is not None
+        wait_until(lambda: waits_for_lock(waiting.pid), "its wait for the lock")
         os.set_blocking(waiting.stdout.fileno(), False)
-        time.sleep(0.5)
         assert waiting.stdout.read() is None
         held.close()
-        assert waiting.wait(timeout=20) == 0
+        assert waiting.wait(timeout=SECONDS) == 0
+        assert waiting.stdout.read() == b"in\n"
 
 
 @pytest.mark.real

@@ -1,0 +1,55 @@
+"""Waits for what has to happen, so that no test bets on the time that it takes."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+SECONDS = 60.0
+"""Nothing takes nearly as long, even where much else runs; only what never happens does."""
+_PAUSE_SECONDS = 0.005
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str = "it", *, seconds: float = SECONDS) -> T:
+    """Wait until a condition is true, and return its value; fail when it does not get true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        time.sleep(_PAUSE_SECONDS)
+    return value
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    """Act in a thread of its own while the body runs; what goes wrong there fails the test."""
+    wrong: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 - raised again, where the test sees it
+            wrong.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        if wrong:
+            raise wrong[0]
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does: `S` sleeps, `T` is stopped, `Z` has ended."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def waits_for_lock(pid: int) -> bool:
+    """Whether a process is held up by a lock on a file."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any(words[1] == "->" and str(pid) in words for words in map(str.split, lines))
