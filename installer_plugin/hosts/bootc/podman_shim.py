@@ -28,6 +28,7 @@ from installer_plugin.errors import (
     caught,
 )
 from installer_plugin.files.atomic import replace_file
+from installer_plugin.files.outlet import say
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.boot_entries import Entries, held_back
 from installer_plugin.hosts.bootc.event_relay import written_to
@@ -182,7 +183,7 @@ def _take_over(session: Session, image: str) -> int:
     outcome = _install(session)
     outcome.save(session.folder)
     for problem in outcome.problems:
-        sys.stderr.write(f"{problem}\n")
+        say(str(problem))
     return outcome.exit_code
 
 
