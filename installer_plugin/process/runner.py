@@ -143,7 +143,8 @@ def find_tool(name: str) -> str | None:
 class Runner:
     """Runs commands. Children get a session of their own, so that all they started can be ended.
 
-    May be used from several threads; :meth:`end_all` is for the one that is told to stop.
+    May be used from several threads; :meth:`end_all` is for the one that is told to stop. Who must not
+    end what others have started has :meth:`another`.
     """
 
     def __init__(self, grace: float = END_GRACE_SECONDS) -> None:
@@ -152,12 +153,17 @@ class Runner:
         self._living: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
+    def another(self) -> Runner:
+        """A runner of the same kind, with children of its own."""
+        return Runner(self._grace)
+
     def end_all(self) -> None:
         """End every child of every thread; their :meth:`run` calls raise CommandError."""
         with self._lock:
-            living = tuple(self._living)
-        for child in living:
-            _signal(child, signal.SIGKILL)
+            for child in self._living:
+                # The ID of one that was waited for may be another's by now; its thread ends the rest.
+                if child.returncode is None:
+                    _signal(child, signal.SIGKILL)
 
     @contextmanager
     def _started(
