@@ -43,6 +43,8 @@ class Command:
     """What it is for, as an infinitive: "copy quay.io/x:1"."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables added to our own environment."""
+    inherits: bool = True
+    """Whether it gets our own environment at all."""
     cwd: Path | None = None
     """Its working directory; None for ours."""
     umask: int = -1
@@ -280,7 +282,7 @@ def _start(command: Command, *, one_output: bool = False) -> subprocess.Popen[by
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if one_output else subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **command.env},
+            env={**(os.environ if command.inherits else {}), "LC_ALL": "C.UTF-8", **command.env},
             cwd=command.cwd,
             umask=command.umask,
             start_new_session=True,
