@@ -6,9 +6,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TextIO
+
+from installer_plugin.errors import BoundImagesError
 
 SCHEMA = "bootc-bound-images/progress/2"
 FINISHED = {"copy": "copied", "verify": "read"}
@@ -103,6 +106,18 @@ class Events:
     def warn(self, stage: str, message: str) -> None:
         """Say what should be read although the work goes on."""
         self.send(Warned(stage=stage, message=message))
+
+
+@contextmanager
+def after_failure(events: Events, stage: str, doing: str) -> Iterator[None]:
+    """What is still done when something has failed: that this fails too is a warning, no more.
+
+    The first error is the one that people must see; *doing* says what was tried after it.
+    """
+    try:
+        yield
+    except (BoundImagesError, OSError) as error:
+        events.warn(stage, f"{doing}: {error}")
 
 
 def iec(size: float) -> str:

@@ -22,7 +22,7 @@ from installer_plugin.errors import (
     SourceImageError,
     VerificationError,
 )
-from installer_plugin.events import Events
+from installer_plugin.events import Events, after_failure
 from installer_plugin.expectations import expected_of_resolved
 from installer_plugin.files.outlet import say
 from installer_plugin.hooks.phases import Phase
@@ -114,10 +114,10 @@ class Run:
         try:
             yield
         except BaseException:
-            try:
+            with after_failure(
+                self.work.events, STAGE, "cleanup hooks may hear of a target that is gone"
+            ):
                 self._forget_target()
-            except BoundImagesError as error:  # what has failed before is what the user must know
-                self.work.events.warn(STAGE, str(error))
             raise
         self._forget_target()
 
