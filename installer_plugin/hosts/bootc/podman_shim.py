@@ -153,13 +153,19 @@ def shim_script(folder: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> NoReturn:
-    """Serve one call: ``FOLDER WORDS...``."""
+    """Serve one call: ``FOLDER WORDS...``; without the folder's files it is the end of bootc's run."""
     folder, *words = argv
-    session = Session.load(Path(folder))
-    image = pushed_image(words)
-    if image is None or image not in session.expected or not _is_ancestor(session.owner):
-        _real_podman(Path(folder), words)
-    sys.exit(_take_over(session, image))
+    try:
+        session = Session.load(Path(folder))
+        image = pushed_image(words)
+        if image is None or image not in session.expected or not _is_ancestor(session.owner):
+            _real_podman(Path(folder), words)
+        code = _take_over(session, image)
+    except OSError as error:
+        known = caught(error)
+        say(f"bootc-bound-images: {known}")
+        code = known.exit_code
+    sys.exit(code)
 
 
 def _real_podman(folder: Path, words: Sequence[str]) -> NoReturn:
