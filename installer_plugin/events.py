@@ -6,13 +6,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TextIO
+
+from installer_plugin.errors import BoundImagesError
 
 SCHEMA = "bootc-bound-images/progress/2"
 FINISHED = {"copy": "copied", "verify": "read"}
 """What has been done with an image's bytes when a stage's progress ends."""
+OUTPUT = "output"
+"""Stage of what is said about the output itself."""
 REDRAW_SECONDS = 0.1
 """Shortest time between two drawings of a progress line on a terminal."""
 
@@ -56,8 +61,21 @@ class Sink(Protocol):
         """Show or pass on *event*."""
 
 
+class Stream(Protocol):
+    """Where a sink writes."""
+
+    def write(self, text: str, /) -> object:
+        """Write *text*; raises OSError."""
+
+    def flush(self) -> None:
+        """Write what is kept; raises OSError."""
+
+
 class Events:
-    """What a stage is handed to speak to the world."""
+    """What a stage is handed to speak to the world.
+
+    Nobody has to listen: a sink that raises OSError gets no further events, and the others a warning.
+    """
 
     def __init__(self, sinks: Sequence[Sink] = ()) -> None:
         self._sinks = tuple(sinks)
@@ -66,8 +84,16 @@ class Events:
     def send(self, event: Event) -> None:
         """Pass *event* to every sink."""
         with self._lock:
-            for sink in self._sinks:
+            self._send(event)
+
+    def _send(self, event: Event) -> None:
+        for sink in self._sinks:
+            try:
                 sink.send(event)
+            except OSError as error:
+                self._sinks = tuple(each for each in self._sinks if each is not sink)
+                why = f"cannot be written any more ({error.strerror}), the work goes on"
+                self._send(Warned(stage=OUTPUT, message=f"progress {why}"))
 
     def step(self, stage: str, message: str) -> None:
         """Say what *stage* begins or decided."""
@@ -80,6 +106,18 @@ class Events:
     def warn(self, stage: str, message: str) -> None:
         """Say what should be read although the work goes on."""
         self.send(Warned(stage=stage, message=message))
+
+
+@contextmanager
+def after_failure(events: Events, stage: str, doing: str) -> Iterator[None]:
+    """What is still done when something has failed: that this fails too is a warning, no more.
+
+    The first error is the one that people must see; *doing* says what was tried after it.
+    """
+    try:
+        yield
+    except (BoundImagesError, OSError) as error:
+        events.warn(stage, f"{doing}: {error}")
 
 
 def iec(size: float) -> str:
@@ -113,7 +151,7 @@ class _Rate:
 class PlainSink:
     """One line an event, no cursor movement: for logs. An image's progress is a line when it ends."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def send(self, event: Event) -> None:
@@ -136,7 +174,7 @@ class TerminalSink:
     fro between them can't be read.
     """
 
-    def __init__(self, stream: TextIO, *, columns: int, colour: bool) -> None:
+    def __init__(self, stream: Stream, *, columns: int, colour: bool) -> None:
         self._stream = stream
         self._columns = columns
         self._bold, self._yellow, self._reset = (
@@ -186,22 +224,33 @@ class TerminalSink:
 
 
 class JsonLinesSink:
-    """One JSON object a line, for programs (``--progress-fd``)."""
+    """One JSON object a line, for programs (``--progress-fd``).
 
-    def __init__(self, stream: TextIO) -> None:
+    Those that are slow miss some of the progress of images that are not finished.
+    """
+
+    def __init__(self, stream: Stream, has_room: Callable[[], bool] = lambda: True) -> None:
+        """*has_room* is whether a line can be written without waiting for the reader."""
         self._stream = stream
+        self._has_room = has_room
 
     def send(self, event: Event) -> None:
         """Write *event* as a JSON line."""
+        if isinstance(event, Progress) and event.done < event.total and not self._has_room():
+            return
         kind = {Step: "step", Progress: "progress", Warned: "warning"}[type(event)]
         fields = {name: getattr(event, name) for name in event.__slots__}
         self._stream.write(json.dumps({"schema": SCHEMA, "type": kind, **fields}) + "\n")
         self._stream.flush()
 
 
-def sink_for(stream: TextIO) -> Sink:
-    """The sink that suits *stream*: drawn on a terminal, plain lines elsewhere (``NO_COLOR`` holds)."""
+def sink_for(stream: TextIO, outlet: Stream | None = None) -> Sink:
+    """The sink that suits *stream*: drawn on a terminal, plain lines elsewhere (``NO_COLOR`` holds).
+
+    It writes to *outlet*, which leads to the same place, where one is given.
+    """
+    outlet = outlet or stream
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainSink(stream)
+        return PlainSink(outlet)
     columns = os.get_terminal_size(stream.fileno()).columns
-    return TerminalSink(stream, columns=columns, colour=not os.environ.get("NO_COLOR"))
+    return TerminalSink(outlet, columns=columns, colour=not os.environ.get("NO_COLOR"))

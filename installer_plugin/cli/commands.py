@@ -157,7 +157,7 @@ def copy(source: str, **given: Unpack[Given]) -> None:
             planned=[resolved_json(image) for image in outcome.planned],
             findings=[report.finding_json(*finding) for finding in outcome.findings],
         )
-        output.result(_copy_text(outcome), document)
+        output.done(_copy_text(outcome), document)
 
     run_to_exit(output, body)
 
@@ -220,9 +220,9 @@ def lock(source: str, **given: Unpack[Given]) -> None:
         file = given["output"]
         locked = pipeline.write_lock(work_of(source, output.context, **given), file)
         if file is None:
-            click.echo(locked.text, nl=False)
+            output.print(locked.text)
         else:
             document = report.document("lock", source, file=str(file), count=locked.count)
-            output.result(report.locked_text(locked.count, str(file)), document)
+            output.done(report.locked_text(locked.count, str(file)), document)
 
     run_to_exit(output, body)

@@ -101,6 +101,6 @@ def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
             images=[verified_json(image) for image in done.images],
         )
         text = "\n".join(done.plan) or report.verified_text(done.images, str(line.target))
-        output.result(text, document)
+        output.done(text, document)
 
     run_to_exit(output, body)

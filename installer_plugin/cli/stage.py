@@ -67,7 +67,7 @@ def stage(name: str, state: Path, source: str | None, **given: Unpack[Given]) ->
         elif kept:
             _keep_target(directory, kept, given["target"])
         done = run_stage(wanted, directory, output.context)
-        output.result(done.text, done.document)
+        output.done(done.text, done.document)
 
     run_to_exit(output, body)
 

@@ -23,8 +23,11 @@ def replace_file(
             file.flush()
             os.fsync(fd)
         temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as failure:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError as error:  # what has failed before is what the caller must know
+            failure.add_note(f"{temporary} cannot be removed: {error.strerror}")
         raise
     sync_directory(path.parent)
 

@@ -18,17 +18,25 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def scratch_directory(parent: Path) -> Iterator[Path]:
-    """A fresh directory below *parent*, removed at the end; raises OSError.
+    """A new directory below *parent*, removed at the end; raises OSError.
 
     Its owner holds a ``flock`` on it, so that what a killed run left behind is told apart from what
-    another run is using, and is removed first.
+    another run is using, and is removed first. When the body has failed and the directory cannot be
+    removed, the error of the body goes on: a later run removes what is left.
     """
     remove_stale(parent)
     path, fd = _claimed(parent)
     try:
         yield path
-    finally:
+    except BaseException as failure:
+        try:
+            _remove(path)
+        except OSError as error:
+            failure.add_note(f"{path} cannot be removed: {error.strerror}")
+        raise
+    else:
         _remove(path)
+    finally:
         os.close(fd)
 
 
@@ -57,16 +65,21 @@ def _claimed(parent: Path) -> tuple[Path, int]:
 
 
 def remove_stale(parent: Path) -> None:
-    """Remove scratch directories below *parent* whose owner is gone."""
+    """Remove scratch directories below *parent* whose owner is gone, as far as that is ours to do.
+
+    What cannot be opened or removed belongs to another user, or to whoever protects it: it takes
+    nothing from this run, which has a directory of its own.
+    """
     for path in parent.glob(f"{PREFIX}*"):
-        if not path.is_dir() or path.is_symlink():
-            continue
-        with suppress(FileNotFoundError):  # another run removes it as well
-            fd = os.open(path, _DIRECTORY)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path)
-            except BlockingIOError:
-                continue  # another run is using it
-            finally:
-                os.close(fd)
+        with suppress(OSError):
+            _remove_stale(path)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove *path* if it is a directory that nobody is using; raises OSError."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path)
+    finally:
+        os.close(fd)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hooks.plan import Planned
+from installer_plugin.process.runner import our_program_argv
 
-READ_ONLY = 'mount --rbind "$1" "$1"; mount -o remount,bind,ro "$1"; shift; exec "$@"'
-"""The hook with the target read-only, in mounts that end with it."""
+READ_ONLY = "installer_plugin.hooks.read_only"
 
 
 def hook_argv(hook: Planned, file: Path, target: Path | None) -> tuple[str, ...]:
@@ -21,5 +21,5 @@ def hook_argv(hook: Planned, file: Path, target: Path | None) -> tuple[str, ...]
         return argv
     return (
         "unshare", "--mount", "--propagation", "private",
-        "--", "sh", "-e", "-c", READ_ONLY, "sh", str(target), *argv,
+        "--", *our_program_argv(READ_ONLY, str(target), *argv),
     )  # fmt: skip

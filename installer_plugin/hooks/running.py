@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import TypeVar
 
 from installer_plugin.errors import (
@@ -34,6 +34,16 @@ SCHEMA = "bootc-bound-images/hook-state/2"
 NOT_APPLICABLE = 77
 TIMEOUT_SECONDS = 600.0
 UMASK = 0o022
+FIXED = MappingProxyType(
+    {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LC_ALL": "C.UTF-8",
+    }
+)
+"""Variables that are the same for every hook, whoever calls."""
+KEPT = ("SOURCE_DATE_EPOCH", "TMPDIR")
+"""Variables that a hook gets as the caller has them; it gets no others of the caller's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +88,7 @@ class Surroundings:
     least: Facts
     """What cleanup hooks are told when no more can be learned."""
     env: Mapping[str, str]
-    """Our own environment, of which SOURCE_DATE_EPOCH is handed on."""
+    """Our own environment, of which :data:`KEPT` is handed on."""
     timeout: float = TIMEOUT_SECONDS
     """Seconds that each hook may take."""
 
@@ -213,13 +223,12 @@ def _run_hook(hook: Planned, file: Path, around: Surroundings) -> None:
 
 def _command(hook: Planned, file: Path, around: Surroundings) -> Command:
     facts = around.facts()
-    env = dict(facts.variables(hook.phase))
-    if epoch := around.env.get("SOURCE_DATE_EPOCH"):
-        env["SOURCE_DATE_EPOCH"] = epoch
+    kept = {name: around.env[name] for name in KEPT if around.env.get(name)}
     return Command(
         argv=hook_argv(hook, file, facts.target),
         purpose=f"run the {hook.phase} hook {hook.name}",
-        env=env,
+        env={**FIXED, **kept, **facts.variables(hook.phase)},
+        inherits=False,
         cwd=Path("/"),
         umask=UMASK,
     )

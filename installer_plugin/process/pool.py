@@ -6,7 +6,6 @@ thousands of small files most of the time would be spent on getting it back.
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import threading
@@ -23,6 +22,7 @@ from installer_plugin.process.pool_worker import (
     Share,
     work_off,
 )
+from installer_plugin.process.processors import usable_processors
 from installer_plugin.process.runner import (
     Command,
     CommandError,
@@ -49,7 +49,7 @@ def do_jobs(
     DataError of a job, and CommandError for a process that ends without an answer; all work has ended
     by then.
     """
-    crew = _Crew(runner)
+    crew = _Crew(runner.another())
     shares = shared_out(jobs, workers or _worthwhile(jobs))
     work = crew.work if len(shares) > 1 else crew.work_here
     with ThreadPoolExecutor(max(len(shares), 1), thread_name_prefix="crew") as pool:
@@ -74,7 +74,7 @@ def shared_out(jobs: Sequence[Job], workers: int) -> list[Share]:
 def _worthwhile(jobs: Sequence[Job]) -> int:
     if sum(job.weight for job in jobs) < WORTH_A_PROCESS:
         return 1
-    return min(os.cpu_count() or 1, MAX_WORKERS)
+    return min(usable_processors(), MAX_WORKERS)
 
 
 class _Stopped(Exception):  # noqa: N818 - ends a thread's work, is never reported
@@ -85,6 +85,7 @@ class _Crew:
     """Threads that look after one process each, or a single one that does the work itself."""
 
     def __init__(self, runner: Runner) -> None:
+        """*runner* is for us alone: all that it has started is ended with us."""
         self._runner = runner
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._stopped = threading.Event()

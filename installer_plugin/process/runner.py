@@ -43,6 +43,8 @@ class Command:
     """What it is for, as an infinitive: "copy quay.io/x:1"."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables added to our own environment."""
+    inherits: bool = True
+    """Whether it gets our own environment at all."""
     cwd: Path | None = None
     """Its working directory; None for ours."""
     umask: int = -1
@@ -143,7 +145,8 @@ def find_tool(name: str) -> str | None:
 class Runner:
     """Runs commands. Children get a session of their own, so that all they started can be ended.
 
-    May be used from several threads; :meth:`end_all` is for the one that is told to stop.
+    May be used from several threads; :meth:`end_all` is for the one that is told to stop. Who must not
+    end what others have started has :meth:`another`.
     """
 
     def __init__(self, grace: float = END_GRACE_SECONDS) -> None:
@@ -152,12 +155,17 @@ class Runner:
         self._living: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
 
+    def another(self) -> Runner:
+        """A runner of the same kind, with children of its own."""
+        return Runner(self._grace)
+
     def end_all(self) -> None:
         """End every child of every thread; their :meth:`run` calls raise CommandError."""
         with self._lock:
-            living = tuple(self._living)
-        for child in living:
-            _signal(child, signal.SIGKILL)
+            for child in self._living:
+                # The ID of one that was waited for may be another's by now; its thread ends the rest.
+                if child.returncode is None:
+                    _signal(child, signal.SIGKILL)
 
     @contextmanager
     def _started(
@@ -274,7 +282,7 @@ def _start(command: Command, *, one_output: bool = False) -> subprocess.Popen[by
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if one_output else subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **command.env},
+            env={**(os.environ if command.inherits else {}), "LC_ALL": "C.UTF-8", **command.env},
             cwd=command.cwd,
             umask=command.umask,
             start_new_session=True,

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from installer_plugin.hooks.directories import BACKUPS, PLACES
 from installer_plugin.hooks.phases import OUR_STAGES, Phase
-from installer_plugin.hooks.running import NOT_APPLICABLE, SCHEMA, TIMEOUT_SECONDS, Facts
+from installer_plugin.hooks.running import (
+    FIXED,
+    KEPT,
+    NOT_APPLICABLE,
+    SCHEMA,
+    TIMEOUT_SECONDS,
+    Facts,
+)
 
 README = (Path(__file__).parents[2] / "hooks/README.md").read_text()
 
@@ -18,6 +25,13 @@ def test_phases_and_our_stages_are_those_of_the_code() -> None:
 def test_variables_are_those_of_the_code() -> None:
     named = re.findall(r"^\| `(BOUND_IMAGES_\w+)` \|", README, re.MULTILINE)
     assert named == list(Facts(state_dir=Path("/state")).variables(Phase.VERIFY))
+
+
+def test_environment_is_that_of_the_code() -> None:
+    listed = README.split("an environment by list:", 1)[1].split("and these variables", 1)[0]
+    words = re.findall(r"`([^`]+)`", listed)
+    assert dict(word.split("=", 1) for word in words if "=" in word) == FIXED
+    assert tuple(word for word in words if "=" not in word) == KEPT
 
 
 def test_suffixes_numbers_and_places_are_those_of_the_code() -> None:

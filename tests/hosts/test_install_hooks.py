@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 
 import pytest
@@ -125,11 +126,12 @@ def test_hook_in_the_place_of_our_copying_is_held_to_what_it_leaves(
 
 @WAYS
 def test_hook_may_copy_in_our_place(hooked: Scene, *, inside: bool) -> None:
+    settings = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in hooked.store.env.items())
     place = f"overlay@$BOUND_IMAGES_STORE+{hooked.directory}/run"
     reference = f"containers-storage:[{place}]{APP}"
     hooked.hooks(
         "20-copy",
-        f'exec unshare --mount skopeo copy -q containers-storage:{APP} "{reference}"',
+        f'{settings}exec unshare --mount skopeo copy -q containers-storage:{APP} "{reference}"',
     )
     done = hooked.install(inside=inside)
     assert "copying" not in done.stderr

@@ -1,11 +1,15 @@
 """Hooks as they run: what they are given, how they end, and that cleaning up always happens."""
 
+import errno
 import json
 import os
 import re
+import shlex
+import sys
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -15,13 +19,20 @@ import pytest
 from installer_plugin.errors import CopyError, DataError, HostError, InterruptedBySignal, Problem
 from installer_plugin.hooks import running
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
-from installer_plugin.hooks.running import NOT_APPLICABLE, SCHEMA, Facts, cleaned_up, run_phase
+from installer_plugin.hooks.running import (
+    FIXED,
+    NOT_APPLICABLE,
+    SCHEMA,
+    Facts,
+    cleaned_up,
+    run_phase,
+)
 from installer_plugin.process.procfs import lives
 from installer_plugin.process.runner import END_GRACE_SECONDS
 from installer_plugin.process.signals import interruptible
+from tests.support.commands import run
 from tests.support.hooked import Hooked
 from tests.support.images import REPOSITORY
-from tests.support.leftovers import SESSION_VARIABLE
 from tests.support.product import product
 
 PROBLEM = Problem(subject="it", message="failed")
@@ -130,7 +141,6 @@ def test_hook_gets_phase_place_variables_and_state(
     }  # fmt: skip
     seen = dict(line.split("=", 1) for line in (out / "env").read_text().splitlines())
     ours = {name: value for name, value in seen.items() if name.startswith("BOUND_IMAGES_")}
-    ours.pop(SESSION_VARIABLE)
     assert ours == {
         "BOUND_IMAGES_PHASE": "post-install",
         "BOUND_IMAGES_STATE": "/state",
@@ -142,6 +152,50 @@ def test_hook_gets_phase_place_variables_and_state(
     }
     assert seen["SOURCE_DATE_EPOCH"] == "12345"
     assert (out / "stdin").stat().st_mode & 0o777 == 0o644
+
+
+FOREIGN = {
+    "BOUND_IMAGES_COPY_ENGINE": "podman",
+    "BASH_ENV": "/no/such/file",
+    "PYTHONPATH": "/somewhere",
+    "REGISTRY_AUTH_FILE": "/secret/auth.json",
+    "http_proxy": "http://user:password@proxy.example",
+    "NOTIFY_SOCKET": "/run/systemd/notify",
+}
+"""What a caller may have, and no hook is to get."""
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_hook_gets_no_variable_that_is_not_listed(
+    hooked: Hooked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: Phase
+) -> None:
+    for name, value in FOREIGN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    target = tmp_path / "target"
+    target.mkdir()
+    hooked("55-x", "tr '\\0' '\\n' </proc/$$/environ", phase=phase)
+    facts = Facts(state_dir=Path("/state"), target=target)
+    around = hooked.around(facts=facts, env={**os.environ, "TMPDIR": "/var/tmp"})  # noqa: S108
+    if phase is Phase.CLEANUP:
+        with cleaned_up(hooked.plan(phase), around):
+            pass
+    else:
+        run_phase(hooked.plan(phase), hooked.stages(phase), around)
+    seen = dict(line.split("=", 1) for line in hooked.said.by("55-x"))
+    assert seen == {**FIXED, "TMPDIR": "/var/tmp", **facts.variables(phase)}  # noqa: S108
+
+
+def test_program_of_that_name_in_the_callers_path_is_not_the_hooks(
+    hooked: Hooked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bootc's own copying finds a podman of ours that way; a hook asks for the real one."""
+    shim = tmp_path / "true"
+    shim.write_text("#!/bin/sh\nexit 1\n")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    hooked("60-x", "exec env true")
+    _run(hooked)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +221,90 @@ def test_target_is_read_only_for_hooks_that_look_at_what_is_proven(
     seen, *_, code = hooked.said.by(name)
     assert seen == "seen"
     assert (target / "new").exists() == writes == (code == "0")
+
+
+INNER = ("boot", "boot/efi", "var/lib/two words", "var/lib/b\\slash", "var/lib/ü\tx")
+"""What is mounted in a target, from the outside in."""
+
+
+@contextmanager
+def _with_mounts(target: Path) -> Iterator[None]:
+    """File systems in *target*, and a single file that is mounted from elsewhere."""
+    points = [target / name for name in INNER]
+    try:
+        for point in points:
+            point.mkdir(parents=True)
+            run(("mount", "-t", "tmpfs", "-o", "nosuid,noexec", "tmpfs", point))
+        file = target / "boot/file"
+        file.touch()
+        points.append(file)
+        other = target.with_name("other")
+        other.touch()
+        run(("mount", "--bind", other, file))
+        yield
+    finally:
+        for point in reversed(points):
+            run(("umount", point), ok=(0, 1, 32))
+
+
+WRITE_ALL = """
+cd "$1"
+shift
+for place in . "$@"; do
+    touch "$place/new" 2>/dev/null && echo "$place"
+done
+echo x 2>/dev/null >boot/file && echo file
+grep -c "nosuid.*noexec" /proc/self/mountinfo
+"""
+
+
+def test_what_is_mounted_in_the_target_is_read_only_too(hooked: Hooked, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    places = " ".join(map(shlex.quote, INNER))
+    script = WRITE_ALL.replace("cd", f'set -- "$BOUND_IMAGES_TARGET" {places}\ncd', 1)
+    hooked("55-x", f"{script}\nexit 0", phase=Phase.VERIFY)
+    with _with_mounts(target):
+        facts = Facts(state_dir=Path("/state"), target=target)
+        run_phase(
+            hooked.plan(Phase.VERIFY), hooked.stages(Phase.VERIFY), hooked.around(facts=facts)
+        )
+        *written, _ = hooked.said.by("55-x")
+        assert written == []
+        for place in (".", *INNER):
+            (target / place / "after").touch()  # the hook's mounts are its own
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=["old kernel", "container"])
+def test_each_mount_is_closed_where_the_kernel_does_not_do_it_at_once(
+    tmp_path: Path, error: int
+) -> None:
+    program = (
+        "import sys\n"
+        "from installer_plugin.hooks import read_only\n"
+        "def refused(_top):\n"
+        f"    raise OSError({error}, 'refused')\n"
+        "read_only._close_at_once = refused\n"
+        "read_only.main(sys.argv[1:])\n"
+    )
+    target = tmp_path / "target"
+    with _with_mounts(target):
+        argv = (sys.executable, "-c", program, target, "/bin/sh", "-c", WRITE_ALL, "sh", target)
+        alone = ("unshare", "--mount", "--propagation", "private", *argv, *INNER)
+        *written, kept = run(alone).stdout.splitlines()
+        assert written == []
+        assert int(kept) >= 2 * len(INNER), "options of the mounts that they had before"
+
+
+def test_hook_does_not_run_where_the_target_cannot_be_made_read_only(
+    hooked: Hooked, tmp_path: Path
+) -> None:
+    hooked("55-x", "echo never", phase=Phase.VERIFY)
+    facts = Facts(state_dir=Path("/state"), target=tmp_path / "absent")
+    with pytest.raises(HostError, match="cannot be made read-only for the hook"):
+        run_phase(
+            hooked.plan(Phase.VERIFY), hooked.stages(Phase.VERIFY), hooked.around(facts=facts)
+        )
+    assert "never" not in hooked.said.by("55-x")
 
 
 def test_hanging_hook_that_sees_a_read_only_target_is_ended(hooked: Hooked, tmp_path: Path) -> None:

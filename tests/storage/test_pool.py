@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from installer_plugin.process import pool
 from installer_plugin.process.pool import WORTH_A_PROCESS, do_jobs, shared_out
 from installer_plugin.process.pool_worker import Ended, Inbox, Message, Moved, lines_of
 from installer_plugin.process.procfs import lives
-from installer_plugin.process.runner import CommandError, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 
 SECONDS = 20
 
@@ -90,7 +91,7 @@ def _jobs_are_known_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_processes_are_started_where_they_are_worth_it(
     weights: list[int], workers: int | None, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(pool, "usable_processors", lambda: 8)
     jobs = [Told(str(number), weight) for number, weight in enumerate(weights)]
     ended = [said for said in do_jobs(jobs, Runner(), workers) if isinstance(said, Ended)]
     results = {said.index: said.result for said in ended}
@@ -192,8 +193,67 @@ def test_messages_come_through_lines_and_other_lines_do_not_disturb(size: int) -
     assert heard == [message]
 
 
-def test_workers_are_bounded_by_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    heavy = [Told("", WORTH_A_PROCESS)]
-    for count, expected in ((None, 1), (2, 2), (64, pool.MAX_WORKERS)):
-        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
-        assert pool._worthwhile(heavy) == expected
+@pytest.mark.parametrize(("count", "expected"), [(1, 1), (2, 2), (64, pool.MAX_WORKERS)])
+def test_workers_are_bounded_by_what_may_be_used(
+    count: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "usable_processors", lambda: count)
+    assert pool._worthwhile([Told("", WORTH_A_PROCESS)]) == expected
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Works until it may end."""
+
+    folder: Path
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> str:
+        (self.folder / "begun").touch()
+        until = time.monotonic() + SECONDS
+        while not (self.folder / "go").exists():
+            progress(1)
+            time.sleep(0.01)
+            assert time.monotonic() < until
+        return "done"
+
+
+WAIT = "touch begun; until [ -e go ]; do sleep 0.05; done; echo done"
+
+
+def _run(runner: Runner, folder: Path) -> str:
+    command = Command(argv=("sh", "-c", WAIT), purpose="wait", cwd=folder)
+    return runner.run(command).stdout.decode().strip()
+
+
+def _follow(runner: Runner, folder: Path) -> str:
+    said: list[str] = []
+    runner.follow(Command(argv=("sh", "-c", WAIT), purpose="wait", cwd=folder), said.append)
+    return "".join(said)
+
+
+def _work(runner: Runner, folder: Path) -> str:
+    said = do_jobs([Waits(folder), Told("x")], runner, 2)
+    return str(next(each.result for each in said if isinstance(each, Ended) and not each.index))
+
+
+@pytest.mark.parametrize("other", [_run, _follow, _work])
+@pytest.mark.parametrize(
+    "job", [Broken(DataError("layer", "is damaged")), Dies()], ids=["fails", "dies"]
+)
+def test_only_what_the_pool_has_started_is_ended(
+    tmp_path: Path, other: Callable[[Runner, Path], str], job: Broken | Dies
+) -> None:
+    runner = Runner()
+    with ThreadPoolExecutor(1) as threads:
+        meanwhile = threads.submit(other, runner, tmp_path)
+        until = time.monotonic() + SECONDS
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        try:
+            with pytest.raises((DataError, CommandError)):
+                list(do_jobs([job, Told("b")], runner, 2))
+        finally:
+            (tmp_path / "go").touch()
+        assert meanwhile.result() == "done"

@@ -1,11 +1,14 @@
 """Which calls of podman the shim takes, and how it and the installation understand each other."""
 
 import os
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from installer_plugin.errors import Problem
+from installer_plugin.errors import ExitCode, Problem
 from installer_plugin.hosts.bootc.hook_phases import HookOptions
 from installer_plugin.hosts.bootc.podman_shim import (
     DESTINATION,
@@ -88,3 +91,43 @@ def test_a_second_call_for_an_image_ends_as_the_installation_has(tmp_path: Path,
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path), *PUSH])
     assert ended.value.code == code
+
+
+def _full(folder: Path) -> None:
+    with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1024)):
+            pass
+
+
+def _gone(folder: Path) -> None:
+    (folder / "shim.json").unlink()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [(_full, "No space left on device"), (_gone, "No such file or directory")],
+    ids=["full", "gone"],
+)
+def test_folder_that_cannot_be_used_is_an_error_in_words(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], None],
+    why: str,
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    subprocess.run(("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder), check=True)
+    try:
+        expected = (IMAGE, "quay.io/x/b:1")
+        hooks = HookOptions(root=tmp_path)
+        Session(
+            folder=folder, owner=os.getppid(), expected=expected, keep=False, hooks=hooks
+        ).save()
+        spoil(folder)
+        with pytest.raises(SystemExit) as ended:
+            main([str(folder), *PUSH])
+    finally:
+        subprocess.run(("umount", folder), check=True)
+    assert ended.value.code == ExitCode.HOST
+    assert why in capfd.readouterr().err

@@ -1,15 +1,19 @@
 """Scratch directories: always removed, stale ones too, and never one in use."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from installer_plugin.files.atomic import replace_file
 from installer_plugin.files.scratch import PREFIX, remove_stale, scratch_directory
 
 HOLD = (
@@ -128,3 +132,105 @@ def test_stale_directory_that_another_run_removes_is_no_error(
 def test_parent_that_is_absent_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), scratch_directory(tmp_path / "absent"):
         pytest.fail("was entered")
+
+
+# --- what is not ours ------------------------------------------------------------------------
+
+NOBODY = 65534
+HOLD_AS_NOBODY = HOLD.replace(
+    "with ", f"import os\nos.setgroups([])\nos.setgid({NOBODY})\nos.setuid({NOBODY})\nwith ", 1
+)
+"""Only what is imported by then: the interpreter may be where others cannot read."""
+
+
+def _others_directory(parent: Path, mode: int) -> Path:
+    """A stale scratch directory of another user, with something in it."""
+    parent.chmod(0o1777)
+    stale = parent / f"{PREFIX}theirs"
+    (stale / "deep").mkdir(parents=True)
+    stale.chmod(mode)
+    return stale
+
+
+@pytest.fixture
+def shared_place() -> Iterator[Path]:
+    """A directory that every user reaches."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        yield Path(place)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o711], ids=oct)
+def test_another_users_directory_is_none_of_our_business(shared_place: Path, mode: int) -> None:
+    theirs = _others_directory(shared_place, mode)
+    process = subprocess.run(
+        (sys.executable, "-c", HOLD_AS_NOBODY, str(shared_place)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith(str(shared_place))
+    assert list(shared_place.iterdir()) == [theirs]
+    assert (theirs / "deep").is_dir()
+
+
+@pytest.mark.real
+def test_stale_directory_that_cannot_be_removed_does_not_matter(tmp_path: Path) -> None:
+    busy = tmp_path / f"{PREFIX}busy"
+    busy.mkdir()
+    subprocess.run(("mount", "-t", "tmpfs", "tmpfs", busy), check=True)
+    try:
+        with scratch_directory(tmp_path) as path:
+            assert path.is_dir()
+        assert list(tmp_path.iterdir()) == [busy]
+    finally:
+        subprocess.run(("umount", busy), check=True)
+
+
+@contextmanager
+def _read_only_at_last(place: Path) -> Iterator[Callable[[], object]]:
+    """A call that makes *place* read-only, as the kernel does with a damaged file system."""
+    subprocess.run(("mount", "--bind", place, place), check=True)
+    try:
+        yield partial(subprocess.run, ("mount", "-o", "remount,bind,ro", place), check=True)
+    finally:
+        subprocess.run(("umount", place), check=True)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "failure", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=repr
+)
+def test_error_of_the_body_stays_the_first(tmp_path: Path, failure: BaseException) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def fail(close: Callable[[], object]) -> None:
+        with scratch_directory(place):
+            close()
+            raise failure
+
+    with _read_only_at_last(place) as close, pytest.raises(type(failure)) as caught:
+        fail(close)
+    assert caught.value is failure
+    assert "cannot be removed: Read-only file system" in "".join(failure.__notes__)
+
+
+@pytest.mark.real
+def test_error_of_writing_a_file_stays_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails, then its file system is read-only: the temporary file cannot be removed."""
+    place = tmp_path / "place"
+    place.mkdir()
+    with _read_only_at_last(place) as close:
+
+        def fail(_from: Path, _to: Path) -> None:
+            close()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(Path, "rename", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            replace_file(place / "file", b"x")

@@ -70,7 +70,7 @@ class Unproven:
             open_boot_places(target, opening, runner, events) as places,
             writable(target, runner) if target.is_dir() else nullcontext(),
         ):
-            set_aside(places, reason, self.before.entries)
+            set_aside(places, reason, self.before.entries, events)
 
 
 def _detach(image: Path, runner: Runner) -> None:

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from installer_plugin.errors import InterruptedBySignal
-from installer_plugin.events import Events
+from installer_plugin.events import Events, after_failure
 from installer_plugin.files.atomic import sync_directory
 from installer_plugin.files.rootfs import Rootfs
 
@@ -25,6 +25,7 @@ Entries = frozenset[tuple[str, int, int]]
 No inode number: VFAT has none that lasts.
 """
 
+NOBODY = Events()
 STAGE = "install"
 PREFIXES = ("", "boot/", "boot/efi/", "efi/")
 """Below a physical root, or the top of a boot file system."""
@@ -70,9 +71,11 @@ def held_back(
 
     The entries below *places* are set aside first and come back last, so that neither a power cut nor
     a kill leaves a system that boots without its images. With *keep* they come back also after a
-    failure; what is in *spare* is left alone. Yields whether there are any. Raises OSError.
+    failure; what is in *spare* is left alone. Yields whether there are any. Raises OSError, but for
+    what fails after the body has: its error goes on.
     """
-    held = set_aside(places, "the copying of its bound images has not come to its end", spare)
+    reason = "the copying of its bound images has not come to its end"
+    held = set_aside(places, reason, spare, events)
     if not held:
         events.warn(
             STAGE,
@@ -83,9 +86,10 @@ def held_back(
         yield bool(held)
     except BaseException as failure:
         if keep:
-            restore(held)
+            with after_failure(events, STAGE, "the boot entries could not be given back"):
+                restore(held)
         else:
-            _note(places, reason_of(failure))
+            _note(places, reason_of(failure), events)
         raise
     restore(held)
 
@@ -105,12 +109,15 @@ def entries(top: Path) -> Entries:
 
 
 def set_aside(
-    places: Iterable[Path], reason: str, spare: Entries = frozenset()
+    places: Iterable[Path],
+    reason: str,
+    spare: Entries = frozenset(),
+    events: Events = NOBODY,
 ) -> tuple[Path, ...]:
     """Rename every boot entry below *places* but *spare* so that no boot loader takes it.
 
-    A note beside them tells *reason* and how to undo it. All of it is on the disk on return. Returns
-    the new names; raises OSError.
+    A note next to them tells *reason* and how to undo it; where there is no room for it, *events* get
+    a warning. All of it is on the disk on return. Returns the new names; raises OSError.
     """
     places = tuple(places)
     renamed = []
@@ -121,7 +128,9 @@ def set_aside(
             aside = entry.with_name(entry.name + ASIDE)
             entry.rename(aside)
             renamed.append(aside)
-    _note(places, reason)
+        if folder.aside():
+            sync_directory(folder.path)
+    _note(places, reason, events)
     return tuple(renamed)
 
 
@@ -140,17 +149,18 @@ def restore(held: Iterable[Path]) -> None:
         sync_directory(folder.parent)
 
 
-def _note(places: Iterable[Path], reason: str) -> None:
-    for folder in _folders(places):
-        if folder.aside():
-            text = NOTE_TEXT.format(
-                reason=reason.rstrip("."),
-                folder=folder.path.name,
-                suffix=folder.suffix,
-                aside=ASIDE,
-            )
-            _write_note(_note_file(folder.path), text)
-            sync_directory(folder.path)
+def _note(places: Iterable[Path], reason: str, events: Events) -> None:
+    """Write down *reason* where entries are aside: a help, without which they stay aside all the same."""
+    with after_failure(events, STAGE, f"{NOTE} could not be written next to the boot entries"):
+        for folder in _folders(places):
+            if folder.aside():
+                text = NOTE_TEXT.format(
+                    reason=reason.rstrip("."),
+                    folder=folder.path.name,
+                    suffix=folder.suffix,
+                    aside=ASIDE,
+                )
+                _write_note(_note_file(folder.path), text)
 
 
 def _note_file(folder: Path) -> Path:

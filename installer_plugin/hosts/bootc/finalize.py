@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from installer_plugin.block.mountinfo import mount_at, mount_of
-from installer_plugin.process.runner import Command, Runner
+from installer_plugin.process.runner import Command, CommandError, Runner
 
 BOOT = "boot"
 FREEZE = 'trap : TERM; fsfreeze -f "$1"; code=$?; fsfreeze -u "$1" || code=$?; exit "$code"'
@@ -49,7 +49,8 @@ def finalize(physical_root: Path, runner: Runner) -> None:
 def writable(physical_root: Path, runner: Runner) -> Iterator[None]:
     """Make a root writable once more that is finalized, or that its system mounts read-only.
 
-    In the latter case the mount alone: the file system is the running system's. Raises CommandError.
+    In the latter case the mount alone: the file system is the running system's. Raises CommandError,
+    but for what fails after the body has: its error goes on.
     """
     places = (physical_root, physical_root / BOOT)
     closed = {place: way for place in places if (way := _way_closed(place))}
@@ -57,9 +58,18 @@ def writable(physical_root: Path, runner: Runner) -> Iterator[None]:
         runner.run(_command("open", place, "mount", "-o", f"{way},rw", str(place)))
     try:
         yield
-    finally:
-        for place, way in closed.items():
-            runner.run(_command("close", place, "mount", "-o", f"{way},ro", str(place)))
+    except BaseException as failure:
+        try:
+            _close(closed, runner)
+        except CommandError as error:  # what has failed before is what people must know
+            failure.add_note(str(error))
+        raise
+    _close(closed, runner)
+
+
+def _close(closed: Mapping[Path, str], runner: Runner) -> None:
+    for place, way in closed.items():
+        runner.run(_command("close", place, "mount", "-o", f"{way},ro", str(place)))
 
 
 def _way_closed(place: Path) -> str:

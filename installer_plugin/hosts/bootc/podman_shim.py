@@ -28,6 +28,7 @@ from installer_plugin.errors import (
     caught,
 )
 from installer_plugin.files.atomic import replace_file
+from installer_plugin.files.outlet import say
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.boot_entries import Entries, held_back
 from installer_plugin.hosts.bootc.event_relay import written_to
@@ -152,13 +153,19 @@ def shim_script(folder: Path) -> str:
 
 
 def main(argv: Sequence[str]) -> NoReturn:
-    """Serve one call: ``FOLDER WORDS...``."""
+    """Serve one call: ``FOLDER WORDS...``; without the folder's files it is the end of bootc's run."""
     folder, *words = argv
-    session = Session.load(Path(folder))
-    image = pushed_image(words)
-    if image is None or image not in session.expected or not _is_ancestor(session.owner):
-        _real_podman(Path(folder), words)
-    sys.exit(_take_over(session, image))
+    try:
+        session = Session.load(Path(folder))
+        image = pushed_image(words)
+        if image is None or image not in session.expected or not _is_ancestor(session.owner):
+            _real_podman(Path(folder), words)
+        code = _take_over(session, image)
+    except OSError as error:
+        known = caught(error)
+        say(f"bootc-bound-images: {known}")
+        code = known.exit_code
+    sys.exit(code)
 
 
 def _real_podman(folder: Path, words: Sequence[str]) -> NoReturn:
@@ -182,7 +189,7 @@ def _take_over(session: Session, image: str) -> int:
     outcome = _install(session)
     outcome.save(session.folder)
     for problem in outcome.problems:
-        sys.stderr.write(f"{problem}\n")
+        say(str(problem))
     return outcome.exit_code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -23,8 +22,9 @@ from installer_plugin.errors import (
     SourceImageError,
     VerificationError,
 )
-from installer_plugin.events import Events
+from installer_plugin.events import Events, after_failure
 from installer_plugin.expectations import expected_of_resolved
+from installer_plugin.files.outlet import say
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.boot_block import Unproven
 from installer_plugin.hosts.bootc.boot_entries import held_back
@@ -114,10 +114,10 @@ class Run:
         try:
             yield
         except BaseException:
-            try:
+            with after_failure(
+                self.work.events, STAGE, "cleanup hooks may hear of a target that is gone"
+            ):
                 self._forget_target()
-            except BoundImagesError as error:  # what has failed before is what the user must know
-                self.work.events.warn(STAGE, str(error))
             raise
         self._forget_target()
 
@@ -197,7 +197,7 @@ class Run:
         purpose = f"install to {self.asked.bootc.target}"
         command = Command(argv=guard.bound_argv(argv), purpose=purpose, env=env)
         try:
-            self.work.runner.follow(command, _pass_through)
+            self.work.runner.follow(command, say)
         except CommandError as error:
             # All of it was shown as it came.
             _, mark, last = error.stderr.rpartition("error: ")
@@ -338,11 +338,6 @@ def _told(target: OpenedTarget) -> Iterator[None]:
         message = f"cannot be written: {error.strerror} ({error.filename})"
         hint = "see how it is mounted, and whether it is full"
         raise HostError.of(str(target.named), message, hint=hint) from error
-
-
-def _pass_through(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def _failure(outcome: Outcome) -> BoundImagesError:

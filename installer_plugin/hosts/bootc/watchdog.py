@@ -24,7 +24,7 @@ from installer_plugin.errors import (
     HostError,
     PreflightError,
 )
-from installer_plugin.events import Events
+from installer_plugin.events import Events, after_failure
 from installer_plugin.hosts.bootc.boot_block import Unproven
 from installer_plugin.hosts.bootc.boot_entries import STAGE, reason_of
 from installer_plugin.process.runner import (
@@ -89,12 +89,9 @@ class Guard:
 
     def _keep_from_booting(self, reason: str) -> None:
         events = self.context.events
-        try:
+        target = self.unproven.before.target
+        with after_failure(events, STAGE, f"{target}: its boot entries could not be set aside"):
             self.unproven.keep_from_booting(reason, self.context.runner, events)
-        except FAILURES as error:
-            target = self.unproven.before.target
-            events.warn(STAGE, f"{target}: its boot entries could not be set aside: {error}")
-        else:
             self.over()
 
 
@@ -125,16 +122,34 @@ def guarding(unproven: Unproven, context: Context, *, keep: bool) -> Iterator[Gu
 
 @contextmanager
 def _recorded(unproven: Unproven) -> Iterator[Path]:
-    """*unproven* on file, locked by us until the context is left; what is to be done then stays."""
+    """*unproven* on file, locked by us until the context is left; what is to be done then stays.
+
+    Raises HostError when it cannot be written whole: bootc has not begun then.
+    """
     state = unproven.opening.state
-    with opening(state):
-        fd, name = tempfile.mkstemp(prefix=owned_prefix(PREFIX), dir=state)
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        os.write(fd, unproven.dump())
-    try:
+    with opening(state), ExitStack() as stack:
+        try:
+            fd, name = tempfile.mkstemp(prefix=owned_prefix(PREFIX), dir=state)
+            stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            _write_record(fd, Path(name), unproven.dump())
+        except OSError as error:
+            message = f"a record of the installation cannot be written: {error.strerror}"
+            raise HostError.of(str(state), message, hint=f"see df {state}: make room") from error
+        held = stack.pop_all()
+    with held:
         yield Path(name)
-    finally:
-        os.close(fd)
+
+
+def _write_record(fd: int, record: Path, content: bytes) -> None:
+    """Write *record* whole, or remove it: half of one could not be acted on. Raises OSError."""
+    left = memoryview(content)
+    try:
+        while left:
+            left = left[os.write(fd, left) :]
+    except BaseException:
+        over(record)
+        raise
 
 
 def over(record: Path) -> None:
