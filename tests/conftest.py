@@ -10,7 +10,10 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
+from installer_plugin.block.base import OpenOptions
+from installer_plugin.block.namespace import own_mounts
 from tests.support import registry
+from tests.support.commands import run
 from tests.support.debian import CACHE, DebianRoot, cached_root
 from tests.support.disks import LoopFsFactory
 from tests.support.images import ImageSources, build_sources
@@ -136,8 +139,21 @@ def _process_guard(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _own_records() -> Iterator[None]:
+    """Keep apart what the product remembers about disks: others on this machine have disks too."""
+    if os.geteuid() != 0:
+        yield
+        return
+    records = OpenOptions().state
+    records.mkdir(mode=0o700, exist_ok=True)
+    with own_mounts():
+        run(("mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", records))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _nothing_left(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+    _own_records: None, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[None]:
     """Fail the run if a mount, loop device or process outlives it."""
     before = Machine.now()

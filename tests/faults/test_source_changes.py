@@ -5,10 +5,12 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.support.commands import unshared
 from tests.support.disks import LoopFs, LoopFsFactory
 from tests.support.product import listing, product, records
 from tests.support.stores import Store
+from tests.support.waiting import SECONDS, is_locked, is_waited_for, wait_until
 
 ENGINES = pytest.mark.parametrize("engine", ["direct", "skopeo"])
 
@@ -40,38 +43,63 @@ def _start(store: Store, *args: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _assert_proven_or_failed(job: Job, copy: Running, code: int) -> None:
-    """Success is true, and a failure names the image."""
-    assert "Traceback" not in copy.output, copy.output
-    if code == 0:
-        job.verify()
-    else:
-        assert code == 5, copy.output
-        assert "error: " in copy.output
-        known = records(job.images.root, "images")
-        gone = [each for each in (APP, OTHER) if not _has(known, each)]
-        assert gone, copy.output
-        job.verify(ok=(6,))
+@contextmanager
+def _stopped_while_it_copies(job: Job, directory: Path, lock: Path) -> Iterator[Running]:
+    """A copy that was stopped when it had a lock; one that was over before is made once more."""
+    while True:
+        shutil.rmtree(job.physical)
+        job.physical.mkdir()
+        with running(job.argv, directory, job.env) as copy:
+            copy.wait_for_line("copying")
+            wait_until(lambda: is_locked(lock) or copy.process.poll() is not None)
+            copy.send(signal.SIGSTOP)
+            if is_locked(lock):
+                yield copy
+                return
+            copy.send(signal.SIGCONT)
 
 
-def _has(known: Mapping[str, Mapping[str, object]], name: str) -> bool:
-    names = [record.get("names") or [] for record in known.values()]
-    return any(name in each for each in names if isinstance(each, list))
-
-
-@ENGINES
 @pytest.mark.parametrize("victim", [APP, OTHER])
-def test_image_that_is_removed_while_it_is_copied(
-    jobs: Jobs, own: Images, disk: LoopFs, engine: str, victim: str
+def test_image_that_is_being_copied_is_removed_later(
+    jobs: Jobs, own: Images, disk: LoopFs, victim: str
 ) -> None:
-    job = jobs(APP, OTHER, at=disk.mount / "target", engine=engine, images=own)
-    with running(job.argv, jobs.directory, job.env) as copy:
-        copy.wait_for_line("copying")
-        with _start(own.store, "rmi", victim) as removal:
-            assert removal.wait(timeout=60) == 0
-        code = copy.wait()
+    lock = own.root / "overlay-images/images.lock"
+    job = jobs(APP, OTHER, at=disk.mount / "target", images=own)
+    with _stopped_while_it_copies(job, jobs.directory, lock) as copy:
+        removal = _start(own.store, "rmi", victim)
+        wait_until(lambda: is_waited_for(lock) or removal.poll() is not None)
+        assert removal.poll() is None
+        copy.send(signal.SIGCONT)
+        assert copy.wait() == 0, copy.output
+    assert removal.wait(timeout=SECONDS) == 0
     assert not own.store.exists(victim)
-    _assert_proven_or_failed(job, copy, code)
+    job.verify()
+
+
+@pytest.mark.parametrize("victim", [APP, OTHER])
+def test_image_that_goes_before_a_tool_reads_it_is_a_failure(
+    jobs: Jobs, own: Images, disk: LoopFs, tmp_path: Path, victim: str
+) -> None:
+    """Whoever removes it does so when skopeo is called, and before that reads anything."""
+    tool = tmp_path / "bin/skopeo"
+    tool.parent.mkdir()
+    podman = shlex.join(
+        ("env", *(f"{key}={value}" for key, value in own.store.env.items()), "podman")
+    )
+    tool.write_text(
+        "#!/bin/sh\n"
+        f'case " $* " in *" copy "*) [ -e {tmp_path}/removed ] || '
+        f"{podman} rmi {victim} >{tmp_path}/removed || exit 99 ;; esac\n"
+        f'exec {shutil.which("skopeo")} "$@"\n'
+    )
+    tool.chmod(0o755)
+    job = jobs(APP, OTHER, at=disk.mount / "target", engine="skopeo", images=own)
+    env = {**job.env, "PATH": f"{tool.parent}:{os.environ['PATH']}"}
+    done = product(*job.arguments, env=env, ok=(5,))
+    assert not own.store.exists(victim)
+    assert "error: " in done.stderr
+    assert victim in done.stderr
+    job.verify(ok=(6,))
 
 
 @ENGINES

@@ -1,6 +1,5 @@
 """Two copies into one target at once: both are done, or one fails clearly and can be run again."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -22,11 +21,12 @@ def _assert_unique(store: Path) -> None:
     assert len(links) == len(set(links))
 
 
-def _run_both(jobs: tuple[Job, Job], delay: float, directory: Path) -> list[Job]:
-    """Those that failed."""
+def _run_both(jobs: tuple[Job, Job], moment: str, directory: Path) -> list[Job]:
+    """Start the second copy when the first one says something; those that failed."""
     first, second = jobs
     with running(first.argv, directory, first.env) as one:
-        time.sleep(delay)
+        if moment:
+            one.wait_for_line(moment)
         with running(second.argv, directory, second.env) as two:
             ended = [(job, copy, copy.wait()) for job, copy in ((first, one), (second, two))]
     for _, copy, code in ended:
@@ -36,7 +36,7 @@ def _run_both(jobs: tuple[Job, Job], delay: float, directory: Path) -> list[Job]
     return [job for job, _, code in ended if code]
 
 
-@pytest.mark.parametrize("delay", [0, 0.1, 0.25])
+@pytest.mark.parametrize("moment", ["", "preflight:", "copying"])
 @pytest.mark.parametrize(
     ("engines", "names"),
     [
@@ -53,14 +53,14 @@ def test_two_copies_at_once(
     disk: LoopFs,
     engines: tuple[str, str],
     names: tuple[tuple[str, ...], tuple[str, ...]],
-    delay: float,
+    moment: str,
 ) -> None:
     physical = disk.mount / "target"
     first, second = (
         jobs(*bound, at=physical, engine=engine)
         for bound, engine in zip(names, engines, strict=True)
     )
-    losers = _run_both((first, second), delay, jobs.directory)
+    losers = _run_both((first, second), moment, jobs.directory)
     assert len(losers) < 2
     _assert_unique(first.store)
     for job in losers:

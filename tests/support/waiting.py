@@ -49,7 +49,17 @@ def state_of(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def waits_for_lock(pid: int) -> bool:
-    """Whether a process is held up by a lock on a file."""
-    lines = Path("/proc/locks").read_text().splitlines()
-    return any(words[1] == "->" and str(pid) in words for words in map(str.split, lines))
+def is_locked(file: Path) -> bool:
+    """Whether somebody has a lock on a file."""
+    return any("->" not in line for line in _locks(file))
+
+
+def is_waited_for(file: Path) -> bool:
+    """Whether somebody waits for a lock on a file that another one has."""
+    return any("->" in line for line in _locks(file))
+
+
+def _locks(file: Path) -> list[str]:
+    """What `/proc/locks` has about a file, which is known there by its inode number."""
+    inode = f":{file.stat().st_ino} "
+    return [line for line in Path("/proc/locks").read_text().splitlines() if inode in line]

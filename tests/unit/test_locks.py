@@ -20,7 +20,7 @@ from installer_plugin.storage.store.locks import (
     exclusive,
     shared,
 )
-from tests.support.waiting import SECONDS, wait_until, waits_for_lock
+from tests.support.waiting import SECONDS, is_waited_for, wait_until
 
 TRY = """
 import fcntl, os, sys
@@ -77,6 +77,16 @@ def test_shared_lock_keeps_writers_out(kind: str, got: str, name: str, store: Pa
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("name", LOCK_FILES)
+def test_shared_lock_is_kept_when_another_share_of_it_ends(name: str, store: Path) -> None:
+    with shared(store):
+        with shared(store):
+            pass
+        assert _tried(store / name, "write") == "busy"
+    assert _tried(store / name, "write") == "free"
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("kind", ["write", "read"])
 def test_exclusive_lock_keeps_everybody_out(kind: str, store: Path) -> None:
     with exclusive(store, IMAGES_LOCK):
@@ -115,7 +125,7 @@ def test_lock_waits_for_a_writer(way: str, store: Path) -> None:
             )
         )
         assert waiting.stdout is not None
-        wait_until(lambda: waits_for_lock(waiting.pid), "its wait for the lock")
+        wait_until(lambda: is_waited_for(store / LAYERS_LOCK), "its wait for the lock")
         os.set_blocking(waiting.stdout.fileno(), False)
         assert waiting.stdout.read() is None
         held.close()

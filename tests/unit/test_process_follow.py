@@ -140,7 +140,7 @@ def test_failure_has_the_end_of_what_was_said(script: str, ending: str) -> None:
 @pytest.mark.parametrize("noise", ["", "while :; do echo x; done &"], ids=["silent", "noisy"])
 def test_time_limit_ends_the_whole_group(noise: str) -> None:
     script = f"sh -c 'trap \"\" TERM; echo $$; sleep 600 & wait' & {noise} wait"
-    limit = 0.25
+    limit, took = 0.25, 0.0
     pids: list[str] = []
     while not pids:  # a limit that was too short for the script to get there is doubled
         limit *= 2
