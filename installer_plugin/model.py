@@ -54,6 +54,18 @@ class UnitKind(StrEnum):
     IMAGE = "image"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What an image runs on, as configs and manifest lists say it; "" for what they do not say."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
 class Severity(StrEnum):
     """How much a finding matters."""
 
@@ -119,6 +131,10 @@ class SourceKind(StrEnum):
     SSH = "ssh"
 
 
+LAYOUTS = frozenset((SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR))
+"""Kinds that keep manifests and blobs as files of their own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceLocation:
     """Where a resolved image was found."""
@@ -162,6 +178,8 @@ class ResolvedImage:
     """Base first."""
     compressed: bool = False
     """Whether its manifest lists compressed layers, so that tools which copy it rewrite that."""
+    platform: Platform | None = None
+    """What it runs on, by its config; None when its source does not tell."""
 
     @property
     def size(self) -> int:

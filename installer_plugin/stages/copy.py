@@ -12,7 +12,7 @@ from pathlib import Path
 from installer_plugin.errors import CopyError, DataError, Problem, is_full
 from installer_plugin.events import Events, iec
 from installer_plugin.files.scratch import remove_stale, scratch_directory
-from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
+from installer_plugin.model import LAYOUTS, CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests, Place
 from installer_plugin.storage.engine.select import Selected
@@ -23,6 +23,7 @@ from installer_plugin.storage.engine.space import (
     room_hint,
     scratch_need,
 )
+from installer_plugin.storage.source.layout_view import layout_manifests
 from installer_plugin.storage.source.local import stored_manifests
 from installer_plugin.storage.store.complete_image import Completion, complete_image
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -179,9 +180,7 @@ class _Batch:
 
 def _complete(image: ResolvedImage, target: TargetStore) -> None:
     """Give the image its names; manifests that the tool dropped come from the source's records."""
-    manifests: Manifests = {}
-    if image.source.kind is SourceKind.CONTAINERS_STORAGE:
-        manifests = stored_manifests(image.source)
+    manifests = _manifests(image)
     completion = Completion(
         image_id=image.image_id,
         names=image.names,
@@ -189,6 +188,15 @@ def _complete(image: ResolvedImage, target: TargetStore) -> None:
         manifests=manifests,
     )
     complete_image(target.graph_root, completion)
+
+
+def _manifests(image: ResolvedImage) -> Manifests:
+    """Every manifest that the source knows for the image, read again; raises DataError."""
+    if image.source.kind is SourceKind.CONTAINERS_STORAGE:
+        return stored_manifests(image.source)
+    if image.source.kind in LAYOUTS:
+        return layout_manifests(image.source, image.manifest_digests)
+    return {}
 
 
 def _failed(subject: str, error: CommandError, written: Sequence[Path]) -> Problem:

@@ -8,10 +8,12 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.oci_layout import Searching
 from installer_plugin.storage.source.specs import SourceSpec, open_sources, parse_source_spec
+from tests.support.values import AMD64
 
 STORE = SourceKind.CONTAINERS_STORAGE
-REGISTRIES = RegistriesConf(aliases={})
+SEARCHING = Searching(RegistriesConf(aliases={}), AMD64)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def _open(
     tmp_path: Path, *texts: str, default: tuple[Path, ...] = ()
 ) -> tuple[str, tuple[Path, ...]]:
     specs = tuple(map(parse_source_spec, texts))
-    with open_sources(specs, default, REGISTRIES, Runner()) as sources:
+    with open_sources(specs, default, SEARCHING, Runner()) as sources:
         return " ".join(source.label for source in sources.all), sources.graph_roots
 
 

@@ -69,6 +69,11 @@ class HeaderReader:
         self._awaited: Header | None = None
         self._extended = _Extended()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the zeros at the end of the stream have come."""
+        return self._ended
+
     def feed(self, payload: bytes) -> Iterator[Header]:
         """Append stream bytes; the headers that are complete now. Raises DataError.
 

@@ -156,14 +156,13 @@ class LocalStores:
         """All identities of an image, checked against each other as far as records tell."""
         store, image = match.store, match.image
         where = f"image {image.id} in {store.root.path}"
-        config = _config(store.root, image, where)
-        diff_ids = parse_config(config, where).diff_ids
+        config = parse_config(_config(store.root, image, where), where)
         try:
             chain = layer_chain(image.layer, self._layer)
         except DataError as error:
             raise DataError(where, f"is not whole: {error}") from error
         stored = tuple(_whole(layer) for layer in chain)
-        if stored != diff_ids:
+        if stored != config.diff_ids:
             raise DataError(where, "its layers are not those its config lists", hint=DAMAGED_HINT)
         for layer in chain:
             _require_plain(self._holder(layer.id).root, layer)
@@ -186,6 +185,7 @@ class LocalStores:
                 for layer in chain
             ),
             compressed=any(layer.compressed for layer in parse_manifest(manifest, where).layers),
+            platform=config.platform,
             name=match.name,
         )
 
