@@ -1,8 +1,11 @@
-"""Locks of containers-storage: POSIX record locks on whole files, never ``flock(2)``.
+"""Locks of containers-storage: record locks on whole files, never ``flock(2)``.
 
 containers/storage ``pkg/lockfile`` uses ``fcntl(F_SETLKW)``; a ``flock`` lock would keep nobody out.
-Such a lock belongs to the process and is dropped when *any* descriptor of the file is closed: a lock
-file is therefore opened here and nowhere else, and once at a time.
+Ours are open file description locks (``fcntl(2)``, F_OFD_SETLKW), which conflict with those. A POSIX
+lock belongs to the process and is dropped when *any* descriptor of the file is closed, which is what
+reading the records of a store once more would do to a lock that is held meanwhile.
+
+Two of our own conflict too: who holds a store exclusively does not ask for it again.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ LAYERS_LOCK = "overlay-layers/layers.lock"
 IMAGES_LOCK = "overlay-images/images.lock"
 LOCK_FILES = (LAYERS_LOCK, IMAGES_LOCK)
 """Relative to the graph root, in the order in which the store's own code takes them (store.go)."""
+_WHOLE_FILE = struct.Struct("@hhqqi4x")
+"""``struct flock``: type, whence, start, length (0 for all) and process ID (0 for these locks)."""
 LAST_WRITE_SIZE = 64
 """Bytes of the token that tells other processes to read the records again (lastwrite.go)."""
 
@@ -57,7 +62,7 @@ def shared(graph_root: Path) -> Iterator[None]:
             except FileNotFoundError:
                 continue
             fds.append(fd)
-            fcntl.lockf(fd, fcntl.LOCK_SH)
+            _lock(fd, fcntl.F_RDLCK)
         yield
     finally:
         for fd in reversed(fds):
@@ -73,7 +78,12 @@ def exclusive(graph_root: Path, name: str) -> Iterator[HeldLock]:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(graph_root / name, flags, 0o644)
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX)
+        _lock(fd, fcntl.F_WRLCK)
         yield HeldLock(fd)
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, kind: int) -> None:
+    """Wait for the lock on the file of *fd*; it goes with the last copy of the descriptor."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _WHOLE_FILE.pack(kind, os.SEEK_SET, 0, 0, 0))
