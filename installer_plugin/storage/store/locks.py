@@ -46,6 +46,11 @@ class HeldLock:
         head = struct.pack("<QQI", time.time_ns(), self._counter, os.getpid())
         os.pwrite(self._fd, head + os.urandom(LAST_WRITE_SIZE - len(head)), 0)
 
+    def restore(self, token: bytes) -> None:
+        """Write an earlier *token*; to be done when the records are again what they were then."""
+        os.pwrite(self._fd, token, 0)
+        os.ftruncate(self._fd, len(token))
+
 
 @contextmanager
 def shared(graph_root: Path) -> Iterator[None]:
