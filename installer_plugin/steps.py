@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from installer_plugin import __version__
+from installer_plugin.declarations.os_platform import platform_of
 from installer_plugin.errors import (
     BoundImagesError,
     DataError,
@@ -144,6 +145,7 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             closed_for_now=opened.disk is not None and opened.disk.read_only,
             scratch=scratch_places(work, target) if target else (),
             lock=read_lock(work.request),
+            machine=None if work.request.allow_other_architecture else platform_of(opened.root),
         )
         work.events.step("preflight", "checking tools, space and target")
         problems = preflight(plan, work.runner)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from installer_plugin.declarations.os_platform import PROGRAMS
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import Resolution, resolve
@@ -18,7 +19,9 @@ from installer_plugin.storage.source.oci_layout import Searching
 from installer_plugin.storage.source.specs import open_sources, parse_source_spec
 from tests.support.layouts import CONTAINERD_NAME, REF_NAME, Descriptor, Layout, image_id, named
 from tests.support.product import Lab, listing, records
+from tests.support.stores import make_store
 from tests.support.values import AMD64, bound
+from tests.unit.test_platforms import elf
 
 NAME = "localhost/app:1"
 SEARCHING = Searching(RegistriesConf(search=("registry.example",), aliases={}), AMD64)
@@ -343,3 +346,52 @@ def test_hint_never_writes_a_second_image_over_the_first(
     assert kind == "oci" or source not in command
     if "@" not in reference:
         assert f"--store {reference}={source}" in hint
+
+
+# --- platforms -------------------------------------------------------------------------------
+
+S390X = elf(22, order=">")
+
+
+def _for_s390x(root: Path) -> Path:
+    program = root / PROGRAMS[0]
+    program.parent.mkdir(parents=True)
+    program.write_bytes(S390X)
+    return root
+
+
+@pytest.mark.parametrize("platform", ["linux/s390x", "linux/arm64/v8", "linux/amd64/v9"])
+@pytest.mark.parametrize("kind", ["oci", "dir", "containers-storage"])
+def test_image_for_another_platform_is_refused_unless_that_is_wanted(
+    kind: str, platform: str, lab: Lab, layout: Layout, tmp_path: Path
+) -> None:
+    layout.index((layout.image("a", platform=platform), named(NAME)))
+    source = _as(kind, layout, tmp_path)
+    if kind == "containers-storage":
+        store = make_store(tmp_path / "store")
+        store.skopeo("copy", "--quiet", f"oci:{layout.path}", store.ref(NAME))
+        source = str(store.root)
+    root = lab.root(NAME)
+    before = listing(lab.target)
+    done = lab.run("copy", root, lab.target, "--store", source, ok=4)
+    assert f"is for {platform}, the OS image is for linux/amd64" in done.stderr
+    assert "--allow-other-architecture" in done.stderr
+    assert listing(lab.target) == before
+    allowed = {"BOUND_IMAGES_CHECK_ALLOW_OTHER_ARCHITECTURE": "1"}
+    lab.run("check", root, "--store", source, env=allowed)
+    lab.run("copy", root, lab.target, "--store", source, "--allow-other-architecture")
+    lab.run("verify", lab.target)
+
+
+def test_architecture_of_the_os_image_counts(lab: Lab, layout: Layout) -> None:
+    mine, other = layout.image("mine"), layout.image("other", platform="linux/s390x")
+    both = layout.list_of({"linux/amd64": mine, "linux/s390x": other})
+    layout.index((other, named("localhost/other:1")), (both, named("localhost/both:1")))
+    root = _for_s390x(lab.root("localhost/other:1", "localhost/both:1"))
+    lab.run("copy", root, lab.target, "--store", f"oci:{layout.path}")
+    lab.run("verify", lab.target, "--source", root)
+    assert set(records(lab.store, "images")) == {image_id(layout, other)}
+    layout.index((mine, named(NAME)))
+    root = _for_s390x(lab.root(NAME))
+    done = lab.run("check", root, "--store", f"oci:{layout.path}", ok=4)
+    assert "is for linux/amd64, the OS image is for linux/s390x" in done.stderr
