@@ -128,11 +128,14 @@ class SourceKind(StrEnum):
     OCI = "oci"
     OCI_ARCHIVE = "oci-archive"
     DIR = "dir"
+    DOCKER_ARCHIVE = "docker-archive"
     SSH = "ssh"
 
 
-LAYOUTS = frozenset((SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR))
-"""Kinds that keep manifests and blobs as files of their own."""
+LAYOUTS = frozenset(
+    (SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR, SourceKind.DOCKER_ARCHIVE)
+)
+"""Kinds that have images in files of their own, and no store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from installer_plugin.model import ResolvedImage
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.storage.source.containers_conf import RegistriesConf
-from installer_plugin.storage.source.oci_layout import Searching
+from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.specs import open_sources, parse_source_spec
 from tests.support.layouts import CONTAINERD_NAME, REF_NAME, Descriptor, Layout, image_id, named
 from tests.support.product import Lab, listing, records

@@ -24,6 +24,7 @@ CASES = [
     ("auto", "oci"),
     ("auto", "oci-archive"),
     ("auto", "dir"),
+    ("auto", "docker-archive"),
 ]
 
 
@@ -97,11 +98,30 @@ def _in_directories(base: Path, images: Mapping[str, str]) -> Source:
     return Source("dir", stores, lambda: _flip(blob))
 
 
+def _archived_by_docker(base: Path, images: Mapping[str, str]) -> Source:
+    layout = _layout(base / "layout", images)
+    files = {name: base / f"{number}.tar" for number, name in enumerate(images)}
+    for name, file in files.items():
+        run(
+            (
+                "skopeo",
+                "copy",
+                "--quiet",
+                f"oci:{layout.path}:{name}",
+                f"docker-archive:{file}:{name}",
+            )
+        )
+    at = files[NEW].read_bytes().index(images[NEW].encode())
+    stores = tuple(f"docker-archive:{file}" for file in files.values())
+    return Source("docker-archive", stores, lambda: _flip(files[NEW], at))
+
+
 MAKERS: Mapping[str, Callable[[Path, Mapping[str, str]], Source]] = {
     "containers-storage": _stored,
     "oci": _laid_out,
     "oci-archive": _archived,
     "dir": _in_directories,
+    "docker-archive": _archived_by_docker,
 }
 
 

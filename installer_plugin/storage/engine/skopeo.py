@@ -9,7 +9,11 @@ from installer_plugin.process.runner import Command
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.engine.tool_engine import StoreToolEngine
 from installer_plugin.storage.source.layout_view import layout_view
-from installer_plugin.storage.tool_argv import copy_argv, source_store_spec, target_image
+from installer_plugin.storage.tool_argv import (
+    copy_argv,
+    source_store_spec,
+    target_image,
+)
 
 
 class SkopeoEngine(StoreToolEngine):

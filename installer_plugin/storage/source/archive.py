@@ -80,17 +80,35 @@ class Archive:
             return content.read()
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[BinaryIO]:
+    def opened(self, name: str) -> Iterator[io.BufferedReader]:
         """The content of the file *name* as a file of its own; raises DataError."""
         member = self.member(name)
         with self._stream() as stream:
             stream.seek(member.offset)
-            yield cast("BinaryIO", io.BufferedReader(_Part(stream, member.size), 1 << 20))
+            yield io.BufferedReader(_Part(stream, member.size), 1 << 20)
+
+    @contextmanager
+    def uncompressed(self, name: str) -> Iterator[BinaryIO]:
+        """The content of the file *name*, uncompressed if it is not; raises DataError."""
+        with self.opened(name) as content:
+            yield _uncompressed(content, f"{name} in {self.path}")
+
+    def uncompressed_size(self, name: str) -> int:
+        """Bytes of the file *name* when it is uncompressed; raises DataError."""
+        size, limit = 0, _expanded(self.member(name).size)
+        with self.uncompressed(name) as content:
+            if isinstance(content, io.BufferedReader):
+                return self.member(name).size
+            while block := content.read(1 << 20):
+                size += len(block)
+                if size > limit:
+                    raise DataError(f"{name} in {self.path}", f"unpacks to more than {limit} bytes")
+        return size
 
     def _scanned(self) -> dict[str, Member]:
         shown = str(self.path)
         with self._stream() as stream:
-            return dict(_members(stream, _most_bytes(self.path, stream), shown))
+            return _members(stream, _most_bytes(self.path, stream), shown)
 
     @contextmanager
     def _stream(self) -> Iterator[BinaryIO]:
@@ -132,9 +150,8 @@ class _Part(io.RawIOBase):
         return len(data)
 
 
-def _uncompressed(file: BinaryIO, shown: str) -> BinaryIO:
-    head = file.read(_HEAD_SIZE)
-    file.seek(0)
+def _uncompressed(file: io.BufferedReader, shown: str) -> BinaryIO:
+    head = file.peek(_HEAD_SIZE)[:_HEAD_SIZE]
     if head.startswith(_ZSTD):
         raise DataError(
             shown, "is compressed with zstd", hint=f"zstd --decompress {shown}, and name the result"
@@ -142,30 +159,35 @@ def _uncompressed(file: BinaryIO, shown: str) -> BinaryIO:
     for magic, opened in _COMPRESSIONS.items():
         if head.startswith(magic):
             return cast("BinaryIO", opened(file))
-    return file
+    return cast("BinaryIO", file)
+
+
+def _expanded(size: int) -> int:
+    """Bytes that a compressed file of *size* bytes may have uncompressed."""
+    return FREE_EXPANSION + MOST_EXPANSION * size
 
 
 def _most_bytes(path: Path, stream: BinaryIO) -> int:
     """Bytes that the tar stream in the file *path* can have."""
     size = path.stat().st_size
     plain = isinstance(stream, io.BufferedReader)
-    return size if plain else FREE_EXPANSION + MOST_EXPANSION * size
+    return size if plain else _expanded(size)
 
 
-def _members(stream: BinaryIO, limit: int, shown: str) -> Iterator[tuple[str, Member]]:
-    """Regular files by their names without ``./``; a link to one that came before is the same file."""
+def _members(stream: BinaryIO, limit: int, shown: str) -> dict[str, Member]:
+    """Regular files by their names without ``./``; a link to one is the same file."""
     found: dict[str, Member] = {}
+    links: dict[str, str] = {}
     for count, (header, start) in enumerate(_headers(stream, limit, shown)):
         if count >= MAX_MEMBERS:
             raise DataError(shown, f"has more than {MAX_MEMBERS} files, expected an image")
         name = _plain(header.name)
         if header.kind == REGULAR:
             found[name] = Member(start, header.size)
-        elif header.kind in (HARD_LINK, SYMLINK) and _target(header) in found:
-            found[name] = found[_target(header)]
-        else:
-            continue
-        yield name, found[name]
+        elif header.kind in (HARD_LINK, SYMLINK):
+            links[name] = _target(header)
+    linked = {name: found[target] for name, target in links.items() if target in found}
+    return found | linked
 
 
 def _headers(stream: BinaryIO, limit: int, shown: str) -> Iterator[tuple[Header, int]]:

@@ -1,4 +1,4 @@
-"""The files of OCI layouts and ``dir:`` directories: manifests, configs and layers by their digests.
+"""The files of layouts and ``dir:`` directories: manifests, configs and layers by their digests.
 
 Formats: OCI image-layout.md; c/image ``directory`` (``manifest.json``, ``HEX.manifest.json`` for the
 instances of a list, everything else by its hex alone).
@@ -15,11 +15,9 @@ from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import ManifestDigest, SourceKind
 from installer_plugin.storage.source.archive import Archive
-from installer_plugin.storage.source.layout_index import IndexEntry, parse_index
+from installer_plugin.storage.source.docker_archive import DockerArchive
+from installer_plugin.storage.source.layout_index import MANIFEST_LIMIT, IndexEntry, parse_index
 from installer_plugin.storage.store.manifests import digest_of, parse_object
-
-MANIFEST_LIMIT = 4 << 20
-"""Bytes of a manifest, a manifest list or a config; c/image refuses larger ones."""
 
 
 class LayoutFiles(Protocol):
@@ -42,6 +40,8 @@ def open_layout(kind: SourceKind, path: Path) -> LayoutFiles:
     """The layout at *path*; nothing is read yet."""
     if kind is SourceKind.OCI_ARCHIVE:
         return _ArchivedLayout(path)
+    if kind is SourceKind.DOCKER_ARCHIVE:
+        return DockerArchive(path)
     return _PlainDirectory(path) if kind is SourceKind.DIR else _LayoutDirectory(path)
 
 

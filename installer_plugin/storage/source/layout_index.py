@@ -16,6 +16,8 @@ from installer_plugin.storage.store.manifests import MANIFEST_LIST_TYPES, parse_
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
+MANIFEST_LIMIT = 4 << 20
+"""Bytes of a manifest, a manifest list or a config; c/image refuses larger ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def find_meant(entries: Sequence[IndexEntry], stands_for: str) -> IndexEntry | N
 
     It is the only one there, or the one that is known by the tag alone.
     """
-    if len(entries) == 1:
+    if len({entry.digest for entry in entries}) == 1:
         return entries[0]
     tag = parse_reference(stands_for).tag or DEFAULT_TAG
     return next((entry for entry in entries if entry.ref_name == tag), None)

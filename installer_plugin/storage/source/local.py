@@ -24,6 +24,7 @@ from installer_plugin.storage.base import Found, Manifests
 from installer_plugin.storage.layer.tar_split import FREE_TEXT, TEXT_PER_BYTE
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.short_names import candidates, same_short_name
+from installer_plugin.storage.store.drivers import other_driver, way_out
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.manifests import digest_of, parse_config, parse_manifest
 from installer_plugin.storage.store.records import (
@@ -86,6 +87,10 @@ class LocalStores:
 
     def remedy(self, reference: str) -> str:
         """See :class:`~installer_plugin.storage.base.ImageSource`."""
+        for path in self._searched.paths:
+            driver = other_driver(path)
+            if driver:
+                return f"{way_out(path, driver, reference)} ({path} has images of that driver)"
         named = f" --root {self._searched.paths[0]}" if self._searched.named else ""
         return f"podman{named} pull {reference}"
 

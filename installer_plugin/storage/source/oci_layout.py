@@ -1,9 +1,8 @@
-"""Images in OCI layouts, OCI archives and ``dir:`` directories: found by name or digest, identified."""
+"""Images in layouts, archives and ``dir:`` directories: found by name or digest, identified."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.declarations.reference import ImageReference, parse_reference
@@ -12,14 +11,12 @@ from installer_plugin.model import (
     DiffId,
     Layer,
     ManifestDigest,
-    Platform,
     SourceKind,
     SourceLocation,
     parse_image_id,
     parse_manifest_digest,
 )
 from installer_plugin.storage.base import Found
-from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.layout_files import open_layout
 from installer_plugin.storage.source.layout_index import (
     IndexEntry,
@@ -29,6 +26,7 @@ from installer_plugin.storage.source.layout_index import (
     parse_index,
 )
 from installer_plugin.storage.source.platforms import choose_instance
+from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.short_names import candidates
 from installer_plugin.storage.store.manifests import (
     Manifest,
@@ -43,15 +41,6 @@ MAX_DEPTH = 4
 """Manifest lists within each other; one is usual."""
 MAX_LISTS = 256
 """Manifest lists that are searched for a digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Searching:
-    """How references are understood, whatever the layout."""
-
-    registries: RegistriesConf
-    machine: Platform
-    """What the images are to run on: it chooses from manifest lists."""
 
 
 Way = tuple[ManifestDigest, ...]
@@ -103,9 +92,23 @@ class LayoutSource:
                 seen = ", ".join(entry.digest for entry in entries) or "none"
                 message = f"is to be the image in {self.label}, which has the digest {seen}"
                 raise DataError(reference, message, hint=f"pin {seen} in Image=")
+            if path is None and self._kind is SourceKind.DOCKER_ARCHIVE:
+                self._require_elsewhere(reference, wanted, entries)
             return self._identified(path, "") if path else None
         entry, name = self._by_name(reference, wanted, entries)
         return self._identified((_digest(entry, self.label),), name) if entry else None
+
+    def _require_elsewhere(
+        self, reference: str, wanted: ImageReference, entries: Sequence[IndexEntry]
+    ) -> None:
+        """Raise DataError when a Docker archive has an image of the repository, which has no digest."""
+        names = (name for entry in entries for name in entry.names)
+        if any(name.startswith(f"{wanted.repository}:") for name in names):
+            raise DataError(
+                reference,
+                f"is pinned by digest, which {self.label} does not keep",
+                hint=f"skopeo copy docker://{reference} oci:NEW, and use that as a store",
+            )
 
     def _by_name(
         self, reference: str, wanted: ImageReference, entries: Sequence[IndexEntry]

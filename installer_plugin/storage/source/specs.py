@@ -14,17 +14,18 @@ from installer_plugin.model import LAYOUTS, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import ImageSource
 from installer_plugin.storage.source.local import open_local_stores
-from installer_plugin.storage.source.oci_layout import LayoutSource, Searching
+from installer_plugin.storage.source.oci_layout import LayoutSource
+from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.ssh import SshSource, parse_address
+from installer_plugin.storage.store.drivers import other_driver, way_out
 from installer_plugin.storage.store.graph_root import IMAGES_JSON
 
-_LAYOUT = re.compile(
-    rf"(?:(?P<reference>[^=]+)=)?(?P<kind>{'|'.join(sorted(LAYOUTS))}):(?P<path>.+)"
-)
+_KINDS = "|".join(sorted(LAYOUTS))
+_LAYOUT = re.compile(rf"(?:(?P<reference>[^=]+)=)?(?P<kind>{_KINDS}):(?P<path>.+)")
 _STORE_SPEC = re.compile(r"\[(?:overlay@)?(?P<root>/[^+:\]]+)(?:\+[^\]]*)?\]")
 STORE_FORMS = (
-    "a graph root, [REFERENCE=]oci:DIR, [REFERENCE=]oci-archive:FILE, [REFERENCE=]dir:DIR "
-    "or ssh://[USER@]HOST[:PORT]"
+    "a graph root, [REFERENCE=]oci:DIR, [REFERENCE=]oci-archive:FILE, [REFERENCE=]dir:DIR, "
+    "[REFERENCE=]docker-archive:FILE or ssh://[USER@]HOST[:PORT]"
 )
 
 
@@ -112,6 +113,10 @@ def _source(spec: SourceSpec, searching: Searching, runner: Runner) -> ImageSour
 def _require_store(path: Path) -> None:
     if (path / IMAGES_JSON).parent.is_dir():
         return
+    driver = other_driver(path)
+    if driver:
+        message = f"is a store of the driver {driver}, expected one of overlay"
+        raise DataError(str(path), message, hint=way_out(path, driver))
     inner = path / "storage"
     nearer = (inner / IMAGES_JSON).parent.is_dir()
     raise DataError(
