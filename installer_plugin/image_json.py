@@ -11,6 +11,7 @@ from installer_plugin.model import (
     CopiedImage,
     Layer,
     Location,
+    Platform,
     ResolvedImage,
     SourceKind,
     SourceLocation,
@@ -54,6 +55,7 @@ def resolved_json(image: ResolvedImage) -> Document:
         ],
         "size": image.size,
         "compressed": image.compressed,
+        "platform": _platform_json(image.platform),
         "found_in": {
             "kind": str(image.source.kind),
             "store": image.source.store,
@@ -134,6 +136,28 @@ def parse_resolved(data: Fields) -> ResolvedImage:
             for layer in data.objects("layers")
         ),
         compressed=data.flag("compressed"),
+        platform=_parse_platform(data),
+    )
+
+
+def _platform_json(platform: Platform | None) -> Document | None:
+    if platform is None:
+        return None
+    return {
+        "os": platform.os,
+        "architecture": platform.architecture,
+        "variant": platform.variant,
+    }
+
+
+def _parse_platform(data: Fields) -> Platform | None:
+    if data.optional("platform", dict) is None:
+        return None
+    platform = data.inner("platform")
+    return Platform(
+        os=platform.text("os"),
+        architecture=platform.text("architecture"),
+        variant=platform.text("variant"),
     )
 
 

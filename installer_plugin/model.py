@@ -54,6 +54,18 @@ class UnitKind(StrEnum):
     IMAGE = "image"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What an image runs on, as configs and manifest lists say it; "" for what they do not say."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
 class Severity(StrEnum):
     """How much a finding matters."""
 
@@ -116,7 +128,14 @@ class SourceKind(StrEnum):
     OCI = "oci"
     OCI_ARCHIVE = "oci-archive"
     DIR = "dir"
+    DOCKER_ARCHIVE = "docker-archive"
     SSH = "ssh"
+
+
+LAYOUTS = frozenset(
+    (SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR, SourceKind.DOCKER_ARCHIVE)
+)
+"""Kinds that have images in files of their own, and no store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +181,8 @@ class ResolvedImage:
     """Base first."""
     compressed: bool = False
     """Whether its manifest lists compressed layers, so that tools which copy it rewrite that."""
+    platform: Platform | None = None
+    """What it runs on, by its config; None when its source does not tell."""
 
     @property
     def size(self) -> int:

@@ -11,6 +11,7 @@ from typing import Self
 
 from installer_plugin.block.base import OpenedTarget
 from installer_plugin.block.target import open_target
+from installer_plugin.declarations.os_platform import platform_of, this_machine
 from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import (
     BoundImagesError,
@@ -23,6 +24,7 @@ from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.lockfile import LockedImage, parse_lock
+from installer_plugin.model import Platform
 from installer_plugin.request import IMAGE_PREFIX, Request, Work
 from installer_plugin.storage.source.containers_conf import (
     RegistriesConf,
@@ -33,6 +35,7 @@ from installer_plugin.storage.source.fetch import NAME as FETCHED_NAME
 from installer_plugin.storage.source.fetch import TRANSPORTS, fetch_image
 from installer_plugin.storage.source.local import LocalStores, open_local_stores
 from installer_plugin.storage.source.overlay_mount import mounted_layers
+from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.specs import Sources, open_sources, parse_source_spec
 from installer_plugin.storage.store.records import LayerRecord
 from installer_plugin.storage.store.target_store import TargetStore, find_target_store
@@ -109,18 +112,24 @@ class Opened:
         """The stores; raises ConfigError and PreflightError when they cannot be opened."""
         if self._sources is None:
             with configured():
-                self._sources = self._stack.enter_context(open_stores(self._work))
+                self._sources = self._stack.enter_context(
+                    open_stores(self._work, platform_of(self.root))
+                )
         return self._sources
 
 
 @contextmanager
-def open_stores(work: Work) -> Iterator[Sources]:
-    """The stores of the request, or those that podman would use on this system."""
+def open_stores(work: Work, machine: Platform | None = None) -> Iterator[Sources]:
+    """The stores of the request, or those that podman would use on this system.
+
+    Of an image for several platforms, the one for *machine* (this one unless given) is taken where the
+    store leaves a choice.
+    """
     system, env = work.context.system, work.context.env
-    registries = load_registries_conf(system, env)
+    searching = Searching(load_registries_conf(system, env), machine or this_machine())
     specs = tuple(parse_source_spec(text) for text in work.request.stores)
     default = () if specs else load_storage_conf(system, env).stores
-    with open_sources(specs, default, registries, work.runner) as sources:
+    with open_sources(specs, default, searching, work.runner) as sources:
         yield sources
 
 

@@ -38,6 +38,7 @@ class Request:
     target: Path | None = None
     backend: Backend | None = None
     engine: EngineChoice = EngineChoice.AUTO
+    allow_other_architecture: bool = False
     lock: Path | None = None
     scratch: Path | None = None
     receipts: tuple[Path, ...] = ()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from installer_plugin import __version__
+from installer_plugin.declarations.os_platform import platform_of
 from installer_plugin.errors import (
     BoundImagesError,
     DataError,
@@ -36,7 +37,7 @@ from installer_plugin.model import (
 from installer_plugin.opening import Opened, configured, read_lock, require_target, scratch_places
 from installer_plugin.receipt import Receipt
 from installer_plugin.request import Work
-from installer_plugin.stages.copy import CopyOptions, copy
+from installer_plugin.stages.copy import CopyOptions, copy, rolled_back_on_failure
 from installer_plugin.stages.discover import LINKS, Discovered, discover
 from installer_plugin.stages.label import label, verify_labels
 from installer_plugin.stages.preflight import (
@@ -144,6 +145,7 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             closed_for_now=opened.disk is not None and opened.disk.read_only,
             scratch=scratch_places(work, target) if target else (),
             lock=read_lock(work.request),
+            machine=None if work.request.allow_other_architecture else platform_of(opened.root),
         )
         work.events.step("preflight", "checking tools, space and target")
         problems = preflight(plan, work.runner)
@@ -181,7 +183,8 @@ def labelled(work: Work, opened: Opened, known: Known) -> Known:
     target = require_target(work.request)
     with configured():
         policy = policy_for(target, opened)
-    label(target.graph_root, policy, work.events, work.runner)
+    with rolled_back_on_failure(target, work.events):
+        label(target.graph_root, policy, work.events, work.runner)
     return known
 
 
@@ -197,7 +200,7 @@ def verified(work: Work, opened: Opened, known: Known) -> Known:
         return replace(known, verified=())
     with configured():
         policy = policy_for(target, opened)
-    with retracted_if_refuted(images, target, work.events):
+    with retracted_if_refuted(known.copied or (), target, work.events):
         return replace(known, verified=prove(work, demands, policy))
 
 

@@ -100,7 +100,9 @@ def _findings(image: BoundImage) -> list[report.Document]:
 @click.option(
     "--target", type=PLACE, metavar="T", help="Also check this target: a directory, disk or image."
 )
-@options(opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, *opt.disk)
+@options(
+    opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, *opt.disk
+)
 def check(source: str, **given: Unpack[Given]) -> None:
     """Report every problem before a disk is touched.
 
@@ -128,8 +130,8 @@ def check(source: str, **given: Unpack[Given]) -> None:
 @click.argument("source")
 @click.argument("target", type=PLACE)
 @options(
-    opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, opt.jobs, opt.receipt, opt.dry_run,
-    *opt.disk,
+    opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, opt.jobs,
+    opt.receipt, opt.dry_run, *opt.disk,
 )  # fmt: skip
 def copy(source: str, **given: Unpack[Given]) -> None:
     """Put the bound images of SOURCE into TARGET, proven.
@@ -208,7 +210,7 @@ def verify(source: str, **given: Unpack[Given]) -> None:
     "--output", "-o", type=opt.FILE, metavar="FILE",
     help="Write the lock file here.  [default: stdout]",
 )  # fmt: skip
-@options(opt.store)
+@options(opt.store, opt.other_architecture)
 def lock(source: str, **given: Unpack[Given]) -> None:
     """Pin every bound image of SOURCE to its present digests.
 

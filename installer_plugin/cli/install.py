@@ -61,7 +61,15 @@ PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
     show_default=True, metavar="SECONDS", help="How long each hook may take.",
 )  # fmt: skip
 @options(
-    opt.store, opt.lock, opt.engine, opt.scratch, opt.jobs, opt.receipt, opt.dry_run, *opt.disk
+    opt.store,
+    opt.lock,
+    opt.engine,
+    opt.other_architecture,
+    opt.scratch,
+    opt.jobs,
+    opt.receipt,
+    opt.dry_run,
+    *opt.disk,
 )
 @click.argument(
     "words", nargs=-1, type=click.UNPROCESSED, metavar="to-disk|to-filesystem|... ARGS..."

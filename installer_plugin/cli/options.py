@@ -30,6 +30,7 @@ class Given(TypedDict, total=False):
     store: tuple[str, ...]
     lock: Path | None
     engine: str
+    allow_other_architecture: bool
     backend: str | None
     scratch: Path | None
     jobs: int | None
@@ -58,6 +59,10 @@ lock = click.option(
 engine = click.option(
     "--engine", type=click.Choice([choice.value for choice in EngineChoice]),
     default=EngineChoice.AUTO.value, show_default=True, help="What copies between local stores.",
+)  # fmt: skip
+other_architecture = click.option(
+    "--allow-other-architecture", is_flag=True,
+    help="Take images for another architecture than that of the OS image.",
 )  # fmt: skip
 backend = click.option(
     "--backend", type=click.Choice([backend.value for backend in Backend]),

@@ -38,7 +38,15 @@ ANYWHERE = frozenset(("name", "state", "target", "format", "progress_fd", "quiet
     help="Where the target is mounted, as soon as it is.  [env: BOUND_IMAGES_TARGET]",
 )  # fmt: skip
 @options(
-    opt.store, opt.lock, opt.engine, opt.backend, opt.scratch, opt.jobs, opt.receipt, opt.dry_run
+    opt.store,
+    opt.lock,
+    opt.engine,
+    opt.other_architecture,
+    opt.backend,
+    opt.scratch,
+    opt.jobs,
+    opt.receipt,
+    opt.dry_run,
 )
 def stage(name: str, state: Path, source: str | None, **given: Unpack[Given]) -> None:
     """Run one stage of an installation.

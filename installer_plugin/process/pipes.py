@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
 CHUNK = 1 << 16
+PATIENCE_SECONDS = 3600
+"""For which a selector is asked to wait at once: it takes no endless time."""
 LINE_LIMIT = 8192
 """Bytes after which a line that does not end is passed on as it is."""
+OUTPUT_LIMIT = 64 << 20
+"""Bytes of an output that is kept whole: far more than any program says that we ask something."""
 TICK_SECONDS = 0.05
 """How often a silent program is looked at: its pipes may be held open by others after its end."""
 
@@ -106,3 +111,66 @@ def _turn(
         if not data:
             selector.unregister(talk.mouth)
     return heard
+
+
+class FloodError(Exception):
+    """A program has said more than we keep."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What has come out of one pipe."""
+
+    strict: bool
+    """Whether all of it is wanted; else the end is."""
+    pieces: deque[bytes]
+    length: int = 0
+
+    def add(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.length += len(data)
+        if self.strict and self.length > OUTPUT_LIMIT:
+            raise FloodError
+        while self.length - len(self.pieces[0]) >= OUTPUT_LIMIT:
+            self.length -= len(self.pieces.popleft())
+
+
+def collect(
+    talk: Conversation, complaints: IO[bytes], until: float = float("inf")
+) -> tuple[bytes, bytes]:
+    """Feed the program and read all that it says on stdout, and the end of what it says on stderr.
+
+    Raises FloodError for more than :data:`OUTPUT_LIMIT` bytes on stdout, and TimeoutError when the
+    monotonic clock has reached *until*.
+    """
+    heard = {
+        talk.mouth: _Heard(strict=True, pieces=deque()),
+        complaints: _Heard(strict=False, pieces=deque()),
+    }
+    with selectors.DefaultSelector() as selector:
+        os.set_blocking(talk.ear.fileno(), False)
+        selector.register(talk.ear, selectors.EVENT_WRITE)
+        for pipe in heard:
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for key, _ in selector.select(min(left, PATIENCE_SECONDS)):
+                if not _collected(key.fileobj, talk, heard):
+                    selector.unregister(key.fileobj)
+    return b"".join(heard[talk.mouth].pieces), b"".join(heard[complaints].pieces)
+
+
+def _collected(pipe: object, talk: Conversation, heard: Mapping[IO[bytes], _Heard]) -> bool:
+    """Do what can be done with *pipe* now; False when that was the last of it."""
+    for each, ear in heard.items():
+        if pipe is each:
+            data = os.read(each.fileno(), CHUNK)
+            if data:
+                ear.add(data)
+            return bool(data)
+    if talk.feed():
+        return True
+    talk.ear.close()
+    return False

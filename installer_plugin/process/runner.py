@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import IO
 
 from installer_plugin.errors import BoundImagesError, HostError, InterruptedBySignal, Problem
-from installer_plugin.process.pipes import Conversation, converse
+from installer_plugin.process.pipes import (
+    LINE_LIMIT,
+    OUTPUT_LIMIT,
+    Conversation,
+    FloodError,
+    collect,
+    converse,
+)
 from installer_plugin.process.procfs import living_in_group
 from installer_plugin.process.signals import uninterrupted
 
@@ -26,6 +33,7 @@ END_GRACE_SECONDS = 10
 STDERR_TAIL_LINES = 12
 """Lines of a failed program's stderr that an error shows."""
 WRAPPER, LOCK = "setpriv", "flock"
+FLOOD = f"said more than {OUTPUT_LIMIT >> 20} MiB"
 PACKAGE_PLACE = Path(__file__).resolve().parents[2]
 """Where this package is found by those who import it."""
 _OUR_PROGRAM = (
@@ -208,11 +216,15 @@ class Runner:
         and all it started have ended before it leaves.
         """
         with self._started(command) as child:
+            until = time.monotonic() + timeout if timeout is not None else float("inf")
             try:
-                out, err = child.communicate(stdin, timeout=timeout)
-            except subprocess.TimeoutExpired as error:
+                out, err = _said(child, stdin, until)
+            except (TimeoutError, subprocess.TimeoutExpired) as error:
                 _end(child, self._grace)
                 raise CommandError(command, f"did not end within {timeout} s", "") from error
+            except FloodError as error:
+                _end(child, self._grace)
+                raise CommandError(command, FLOOD, "") from error
             except BaseException:
                 _end(child, self._grace)
                 raise
@@ -265,9 +277,9 @@ class Runner:
         try:
             if child.stdout is None:
                 raise RuntimeError("started without a pipe")
-            line = child.stdout.readline()
+            line = child.stdout.readline(LINE_LIMIT)
             if not line:
-                _, err = child.communicate()
+                _, err = _said(child, b"", float("inf"))
                 stderr = err.decode(errors="replace")
                 raise CommandError(command, _ending(child.returncode), stderr)
             yield child.pid, line
@@ -289,6 +301,18 @@ def _start(command: Command, *, one_output: bool = False) -> subprocess.Popen[by
         )
     except OSError as error:
         raise CommandError(command, f"could not be started ({error.strerror})", "") from error
+
+
+def _said(child: subprocess.Popen[bytes], stdin: bytes, until: float) -> tuple[bytes, bytes]:
+    """All that *child* says until it ends; raises as :func:`collect` does, and TimeoutExpired."""
+    if child.stderr is None:
+        raise RuntimeError("started without pipes")
+    said = collect(Conversation(*_pipes(child), stdin), child.stderr, until)
+    child.wait(None if until == float("inf") else max(until - time.monotonic(), 0))
+    for pipe in (child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
+    return said
 
 
 def _pipes(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

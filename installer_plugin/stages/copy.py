@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from installer_plugin.errors import CopyError, DataError, Problem, is_full
+from installer_plugin.errors import BoundImagesError, CopyError, DataError, Problem, is_full
 from installer_plugin.events import Events, iec
 from installer_plugin.files.scratch import remove_stale, scratch_directory
-from installer_plugin.model import CopiedImage, ImageId, ResolvedImage, SourceKind
+from installer_plugin.model import LAYOUTS, CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests, Place
 from installer_plugin.storage.engine.select import Selected
@@ -23,10 +23,16 @@ from installer_plugin.storage.engine.space import (
     room_hint,
     scratch_need,
 )
+from installer_plugin.storage.source.layout_view import layout_manifests
 from installer_plugin.storage.source.local import stored_manifests
-from installer_plugin.storage.store.complete_image import Completion, complete_image
+from installer_plugin.storage.store.complete_image import (
+    Completion,
+    are_complete,
+    complete_images,
+)
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.repair import remove_unfinished
+from installer_plugin.storage.store.rollback import remember, roll_back
 from installer_plugin.storage.store.target_store import TargetStore, finish, prepare
 
 STAGE = "copy"
@@ -47,9 +53,16 @@ def copy(
 ) -> tuple[CopiedImage, ...]:
     """Copy every selected image into the target store and flush it to the disk.
 
-    An image that is there already is only given its names. Raises CopyError; what was complete by
-    then stays, so that a second run goes on from there.
+    An image that is there already is only given its names. Raises CopyError: a store that held images
+    before is then as it was; of another, what was complete stays, and a second run goes on from there.
     """
+    with rolled_back_on_failure(target, events):
+        return _copy(target, options, events, runner)
+
+
+def _copy(
+    target: TargetStore, options: CopyOptions, events: Events, runner: Runner
+) -> tuple[CopiedImage, ...]:
     try:
         prepare(target)
         remove_unfinished(target.graph_root)
@@ -72,19 +85,27 @@ def _copy_all(
     target: TargetStore, options: CopyOptions, missing: MissingLayers, events: Events
 ) -> tuple[CopiedImage, ...]:
     there = _images_present(target)
-    for each in options.selected:
-        if each.image.image_id in there:
-            events.step(STAGE, f"{each.image.bound.reference}: already there")
-            _complete(each.image, target)
-    for engine in dict.fromkeys(each.engine for each in options.selected):
-        images = [each.image for each in options.selected if each.engine is engine]
-        todo = {image.image_id: image for image in reversed(images) if image.image_id not in there}
-        batch = _Batch(engine, tuple(reversed(todo.values())), missing, events)
+    images = [each.image for each in options.selected]
+    # Read while the source is known to have them, and given all at once when everything is there: until
+    # then, what had the names before keeps them.
+    completions = []
+    for image in images:
+        if image.image_id in there:
+            events.step(STAGE, f"{image.bound.reference}: already there")
+            completions.append(_completion(image))
+    todo = [each for each in options.selected if each.image.image_id not in there]
+    if todo or not are_complete(target.graph_root, completions):
+        remember(target, images)
+    for engine in dict.fromkeys(each.engine for each in todo):
+        own = [each.image for each in todo if each.engine is engine]
+        first = {image.image_id: image for image in reversed(own)}
+        batch = _Batch(engine, tuple(reversed(first.values())), missing, events)
         with closing(batch.copied(target, options.scratch)) as finished:
             for copied in finished:
-                for image in images:
-                    if image.image_id == copied.image_id:
-                        _complete(image, target)
+                completions += [
+                    _completion(image) for image in own if image.image_id == copied.image_id
+                ]
+    complete_images(target.graph_root, completions)
     return tuple(
         CopiedImage(
             resolved=each.image,
@@ -177,18 +198,39 @@ class _Batch:
         return ", ".join(i.bound.reference for i in self.images if i.image_id in self.done)
 
 
-def _complete(image: ResolvedImage, target: TargetStore) -> None:
-    """Give the image its names; manifests that the tool dropped come from the source's records."""
-    manifests: Manifests = {}
-    if image.source.kind is SourceKind.CONTAINERS_STORAGE:
-        manifests = stored_manifests(image.source)
-    completion = Completion(
+def _completion(image: ResolvedImage) -> Completion:
+    """The image's names, and all its manifests, also those that a tool drops."""
+    return Completion(
         image_id=image.image_id,
         names=image.names,
         digest=image.digest if image.manifest_digests else None,
-        manifests=manifests,
+        manifests=_manifests(image),
     )
-    complete_image(target.graph_root, completion)
+
+
+def _manifests(image: ResolvedImage) -> Manifests:
+    """Every manifest that the source knows for the image, read again; raises DataError."""
+    if image.source.kind is SourceKind.CONTAINERS_STORAGE:
+        return stored_manifests(image.source)
+    if image.source.kind in LAYOUTS:
+        return layout_manifests(image.source, image.manifest_digests)
+    return {}
+
+
+@contextmanager
+def rolled_back_on_failure(target: TargetStore, events: Events) -> Iterator[None]:
+    """Bring a store that held images before back to that when the body fails; the error goes on."""
+    try:
+        yield
+    except BoundImagesError:
+        try:
+            if roll_back(target):
+                events.warn(STAGE, f"{target.graph_root} is again as it was before")
+        except (DataError, OSError) as error:
+            events.warn(
+                STAGE, f"{target.graph_root} cannot be brought back to what it was: {error}"
+            )
+        raise
 
 
 def _failed(subject: str, error: CommandError, written: Sequence[Path]) -> Problem:

@@ -17,6 +17,7 @@ from installer_plugin.events import iec
 from installer_plugin.lockfile import LockedImage
 from installer_plugin.model import (
     Finding,
+    Platform,
     ResolvedImage,
     Severity,
     SourceKind,
@@ -33,6 +34,7 @@ from installer_plugin.storage.engine.space import (
     scratch_room,
 )
 from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
+from installer_plugin.storage.source.platforms import runs
 from installer_plugin.storage.store.consistency import store_problems
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.target_store import TargetStore
@@ -59,6 +61,8 @@ class Plan:
     """Whether the target is read-only because we have mounted it so until everything is checked."""
     policy: Policy | None = None
     """The SELinux policy that the target store is to be labelled by."""
+    machine: Platform | None = None
+    """What the OS image runs on; None to take images for anything."""
 
 
 def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
@@ -68,6 +72,7 @@ def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
         *(check_labelling(plan.policy) if plan.policy and plan.images else ()),
         *(check_direct(plan.selected) if plan.direct_only else ()),
         *check_lock(plan.images, plan.lock),
+        *(check_architecture(plan.images, plan.machine) if plan.machine else ()),
         *(check_target(plan.target, closed=plan.closed_for_now) if plan.target else ()),
         *(check_space(plan, plan.target) if plan.target else ()),
     )
@@ -142,6 +147,20 @@ def check_lock(
                 where=str(image.bound.location),
                 message=wrong,
                 hint="pull the locked image, or approve the new one with 'bootc-bound-images lock'",
+            )
+
+
+def check_architecture(images: Sequence[ResolvedImage], machine: Platform) -> Iterator[Problem]:
+    """Images that the OS image's machine does not run."""
+    for image in images:
+        if image.platform is not None and not runs(machine, image.platform):
+            reference = image.bound.reference
+            pull = f"podman pull --platform {machine} {reference}"
+            yield Problem(
+                subject=reference,
+                where=str(image.bound.location),
+                message=f"is for {image.platform}, the OS image is for {machine}",
+                hint=f"get the image for that ({pull}), or say --allow-other-architecture",
             )
 
 

@@ -71,6 +71,7 @@ def _checked(bound: BoundImage, found: Found) -> ResolvedImage | Problem:
         manifest_digests=found.manifest_digests,
         layers=found.layers,
         compressed=found.compressed,
+        platform=found.platform,
     )
 
 

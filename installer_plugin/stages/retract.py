@@ -1,6 +1,7 @@
-"""Takes refuted images away from the target again: what is not proven does not stay under its name.
+"""Takes away from the target again what verification refutes: it does not stay under its name.
 
-A later run then copies them anew, instead of finding them there.
+A store that held images before is brought back to exactly that. Of one that was made by this run, the
+refuted images go: a later run then copies them, instead of finding them there.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from contextlib import contextmanager
 
 from installer_plugin.errors import DataError, VerificationError
 from installer_plugin.events import Events
-from installer_plugin.model import ImageId, ResolvedImage
+from installer_plugin.model import CopiedImage, ImageId
 from installer_plugin.storage.store.repair import remove_images
+from installer_plugin.storage.store.rollback import forget, roll_back
 from installer_plugin.storage.store.target_store import TargetStore
 
 STAGE = "retract"
@@ -19,31 +21,46 @@ STAGE = "retract"
 
 @contextmanager
 def retracted_if_refuted(
-    images: Sequence[ResolvedImage], target: TargetStore, events: Events
+    images: Sequence[CopiedImage], target: TargetStore, events: Events
 ) -> Iterator[None]:
-    """Remove those of *images* from *target* that a VerificationError of the body is about.
+    """Take back what the run that copied *images* has added, when the body refutes one of them.
 
-    The error goes on. When they cannot be removed, that is a warning: the error says what matters.
+    The error goes on. What cannot be taken back is a warning: the error says what matters. An image
+    that was there before is left as it is, also when it is refuted. Raises OSError when the target is
+    proven and that cannot be noted.
     """
     try:
         yield
     except VerificationError as error:
         subjects = {problem.subject for problem in error.problems}
-        refuted = {
-            image.image_id: image.bound.reference
-            for image in images
-            if image.bound.reference in subjects
-        }
+        refuted = [image for image in images if image.resolved.bound.reference in subjects]
         if refuted:
-            _remove(refuted, target, events)
+            _take_back(refuted, target, events)
         raise
+    forget(target)
+
+
+def _take_back(refuted: Sequence[CopiedImage], target: TargetStore, events: Events) -> None:
+    added = {
+        image.resolved.image_id: image.resolved.bound.reference
+        for image in refuted
+        if not image.already_there
+    }
+    left = [image.resolved.bound.reference for image in refuted if image.already_there]
+    if left:
+        message = f"was there before and is left: remove {target.graph_root} to have it copied anew"
+        events.warn(STAGE, f"{', '.join(left)}: {message}")
+    try:
+        if roll_back(target):
+            events.warn(STAGE, f"{target.graph_root} is again as it was before")
+        elif added:
+            _remove(added, target, events)
+    except (DataError, OSError) as error:
+        names = ", ".join(image.resolved.bound.reference for image in refuted)
+        events.warn(STAGE, f"{names}: not what was copied, and cannot be removed again: {error}")
 
 
 def _remove(refuted: Mapping[ImageId, str], target: TargetStore, events: Events) -> None:
+    remove_images(target.graph_root, frozenset(refuted))
     names = ", ".join(refuted.values())
-    try:
-        remove_images(target.graph_root, frozenset(refuted))
-    except (DataError, OSError) as error:
-        events.warn(STAGE, f"{names}: not what was copied, and cannot be removed again: {error}")
-    else:
-        events.warn(STAGE, f"{names}: not what was copied, removed from {target.graph_root} again")
+    events.warn(STAGE, f"{names}: not what was copied, removed from {target.graph_root} again")

@@ -11,6 +11,7 @@ from installer_plugin.model import (
     ImageId,
     Layer,
     ManifestDigest,
+    Platform,
     ResolvedImage,
     SourceLocation,
 )
@@ -27,6 +28,8 @@ class Found:
     layers: tuple[Layer, ...]
     compressed: bool = False
     """Whether its manifest lists compressed layers, so that tools which copy it rewrite that."""
+    platform: Platform | None = None
+    """What it runs on, by its config; None when the source does not tell."""
     name: str = ""
     """The stored name that matched; empty when it was found by digest or has no complete name."""
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,19 +183,60 @@ def test_layer_that_is_gone_is_a_data_error(store: Store, tmp_path: Path) -> Non
     layers = _layers(store)
     shutil.rmtree(store.root / "overlay" / layers[-1][1].id / "diff")
     with (
-        pytest.raises(DataError, match="os: cannot be mounted: mount: "),
+        pytest.raises(DataError, match="is missing, expected a layer's directory"),
         mounted_layers(layers, "os", tmp_path, Runner()),
     ):
         pytest.fail("was entered")
 
 
-def test_layer_that_is_a_link_is_refused(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["overlay", "overlay/ID", "overlay/ID/diff"])
+@pytest.mark.parametrize("kind", ["link", "link within", "file", "fifo"])
+def test_store_that_leads_elsewhere_is_not_mounted(
+    kind: str, place: str, store: Store, tmp_path: Path
+) -> None:
+    """What is behind a link would be read as the OS image's own files."""
     layers = _layers(store)
-    diff = store.root / "overlay" / layers[0][1].id / "diff"
-    shutil.rmtree(diff)
-    diff.symlink_to("/")
+    path = store.root / place.replace("ID", layers[0][1].id)
+    moved = path.with_name("moved") if kind == "link within" else tmp_path / "moved"
+    path.rename(moved)
+    if kind == "file":
+        path.touch()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(moved.name if kind == "link within" else moved)
+    expected = {"file": "regular file", "fifo": "fifo"}.get(kind, "symbolic link")
     with (
-        pytest.raises(DataError, match="is a symbolic link, expected a layer's directory"),
+        pytest.raises(DataError, match=f"is a {expected}, expected a layer's directory"),
+        mounted_layers(layers, "os", tmp_path, Runner()),
+    ):
+        pytest.fail("was entered")
+
+
+def test_directory_of_the_machine_is_not_read_as_the_os_image(store: Store, tmp_path: Path) -> None:
+    layers = _layers(store)
+    outside = tmp_path / "host"
+    links = outside / "diff/usr/lib/bootc/bound-images.d"
+    links.mkdir(parents=True)
+    (links / "secret.image").symlink_to("/etc/secret")
+    folder = store.root / "overlay" / layers[-1][1].id
+    shutil.rmtree(folder)
+    folder.symlink_to(outside)
+    done = run(_cli("list", "containers-storage:localhost/os:1"), env=store.env, ok=(2,))
+    assert "secret" not in done.stdout + done.stderr
+    assert f"{folder}: is a symbolic link" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["incomplete", "composefs-data"])
+def test_layer_that_is_no_tree_is_not_mounted(damage: str, store: Store, tmp_path: Path) -> None:
+    layers = _layers(store)
+    if damage == "incomplete":
+        layers = tuple((root, replace(layer, incomplete=True)) for root, layer in layers)
+    else:
+        (store.root / "overlay" / layers[0][1].id / damage).mkdir()
+    message = "was left incomplete|is stored as composefs objects"
+    with (
+        pytest.raises(DataError, match=message),
         mounted_layers(layers, "os", tmp_path, Runner()),
     ):
         pytest.fail("was entered")

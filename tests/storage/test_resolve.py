@@ -13,6 +13,7 @@ from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.storage.source.containers_conf import RegistriesConf, load_registries_conf
 from installer_plugin.storage.source.local import open_local_stores, stored_manifests
+from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.specs import open_sources, parse_source_spec
 from installer_plugin.storage.store.manifests import digest_of, parse_config
 from installer_plugin.storage.store.records import (
@@ -24,7 +25,7 @@ from installer_plugin.storage.store.records import (
 from tests.support.disks import LoopFsFactory
 from tests.support.images import ImageSources
 from tests.support.stores import Store, StoredImage, make_store
-from tests.support.values import bound, diff_id
+from tests.support.values import AMD64, bound, diff_id
 
 NONE = RegistriesConf(aliases={})
 
@@ -33,7 +34,7 @@ def _resolve(
     references: Sequence[str], stores: Sequence[str | Path], registries: RegistriesConf = NONE
 ) -> Resolution:
     specs = tuple(parse_source_spec(str(store)) for store in stores)
-    with open_sources(specs, (), registries, Runner()) as sources:
+    with open_sources(specs, (), Searching(registries, AMD64), Runner()) as sources:
         return resolve([bound(reference) for reference in references], sources.all)
 
 
@@ -177,13 +178,13 @@ def test_missing_image_is_told_with_stores_and_the_way_to_get_it(
 def test_image_missing_from_the_default_stores_is_pulled_without_a_root(
     image_sources: ImageSources,
 ) -> None:
-    with open_sources((), (image_sources.store.root,), NONE, Runner()) as sources:
+    with open_sources((), (image_sources.store.root,), Searching(NONE, AMD64), Runner()) as sources:
         (problem,) = resolve([bound("quay.io/absent:1")], sources.all).problems
     assert problem.hint == "podman pull quay.io/absent:1"
 
 
 def test_no_store_at_all_is_told(tmp_path: Path) -> None:
-    with open_sources((), (), NONE, Runner()) as sources:
+    with open_sources((), (), Searching(NONE, AMD64), Runner()) as sources:
         (problem,) = resolve([bound("quay.io/x:1")], sources.all).problems
     assert problem.message.startswith("not found in no store at all")
 
@@ -381,7 +382,7 @@ def test_oci_layout_has_images_by_their_names_there(
         image = _one(stored.name, f"oci:{layout}")
         assert (image.image_id, image.source.kind) == (stored.id, SourceKind.OCI)
         assert tuple(layer.diff_id for layer in image.layers) == stored.diff_ids
-        assert image.source.item == stored.name
+        assert image.source.item == image.digest
     (problem,) = _resolve(["localhost/absent:1"], [f"oci:{layout}"]).problems
     assert problem.message.startswith(f"not found in oci:{layout}")
 
@@ -392,7 +393,7 @@ def test_nameless_image_is_what_the_user_says_it_is(kind: str, image_sources: Im
     stored = image_sources.app_b if kind == "oci-archive" else image_sources.web
     image = _one(stored.name, f"{stored.name}={where}")
     assert image.image_id == stored.id
-    assert image.source.item == ""
+    assert image.source.item == image.digest
     (problem,) = _resolve([stored.name], [where]).problems
     assert problem.message.startswith(f"not found in {where}")
 
@@ -420,9 +421,9 @@ def test_damaged_layout_is_told_from_a_missing_image(kind: str, tmp_path: Path) 
         for name in ("index.json", "manifest.json"):
             (place / name).write_text("[")
     (problem,) = _resolve(["x:1"], [f"{kind}:{place}"]).problems
-    reason = "is not JSON" if kind == "dir" else "skopeo failed with exit code 1"
+    reason = "ends within a header" if kind == "oci-archive" else "is not JSON"
     assert reason in problem.message
-    assert f"{kind}:{place}" in problem.message + problem.hint
+    assert str(place) in problem.message
 
 
 def test_sources_are_asked_in_the_order_given(image_sources: ImageSources) -> None:

@@ -10,12 +10,15 @@ from installer_plugin.model import (
     Layer,
     Location,
     ManifestDigest,
+    Platform,
     ResolvedImage,
     SourceKind,
     SourceLocation,
     UnitKind,
     VerifiedImage,
 )
+
+AMD64 = Platform(os="linux", architecture="amd64")
 
 
 def hexa(word: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 from installer_plugin.errors import DataError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.model import ImageId, ManifestDigest
-from installer_plugin.storage.store.complete_image import Completion, complete_image
+from installer_plugin.storage.store.complete_image import Completion, complete_images
 from installer_plugin.storage.store.locks import IMAGES_LOCK
 from installer_plugin.storage.store.manifests import digest_of
 from installer_plugin.storage.store.records import big_data_file_name
@@ -56,7 +56,7 @@ def test_names_and_manifests_are_added_to_what_is_there(tmp_path: Path) -> None:
     }  # fmt: skip
     store = _store(tmp_path, record)
     wanted = _wanted("x:1", "y:1", digest=LIST_DIGEST, manifests={LIST_DIGEST: LIST})
-    complete_image(store, wanted)
+    complete_images(store, [wanted])
     (image,) = _records(store)
     assert image == {
         **record,
@@ -75,7 +75,7 @@ def test_names_and_manifests_are_added_to_what_is_there(tmp_path: Path) -> None:
 def test_names_are_taken_from_other_images(tmp_path: Path) -> None:
     other = {"id": B, "names": ["x:1", "kept"], "unknown": 1}
     store = _store(tmp_path, other, {"id": A})
-    complete_image(store, _wanted("x:1", manifests={}))
+    complete_images(store, [_wanted("x:1", manifests={})])
     first, second = _records(store)
     assert first == {**other, "names": ["kept"]}
     assert second["names"] == ["x:1"]
@@ -84,19 +84,19 @@ def test_names_are_taken_from_other_images(tmp_path: Path) -> None:
 def test_second_time_writes_nothing(tmp_path: Path) -> None:
     store = _store(tmp_path, {"id": A}, {"id": B, "names": ["z"]})
     wanted = _wanted("x:1", digest=LIST_DIGEST, manifests={LIST_DIGEST: LIST})
-    complete_image(store, wanted)
+    complete_images(store, [wanted])
     path = store / "overlay-images/images.json"
     before, token = path.stat(), (store / IMAGES_LOCK).read_bytes()
-    complete_image(store, wanted)
+    complete_images(store, [wanted])
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert (store / IMAGES_LOCK).read_bytes() == token
 
 
 def test_second_time_without_a_digest_writes_nothing(tmp_path: Path) -> None:
     store = _store(tmp_path, {"id": A})
-    complete_image(store, _wanted("x:1", manifests={}))
+    complete_images(store, [_wanted("x:1", manifests={})])
     inode = (store / "overlay-images/images.json").stat().st_ino
-    complete_image(store, _wanted("x:1", manifests={}))
+    complete_images(store, [_wanted("x:1", manifests={})])
     assert (store / "overlay-images/images.json").stat().st_ino == inode
     assert _records(store)[0].get("digest") is None
 
@@ -104,7 +104,7 @@ def test_second_time_without_a_digest_writes_nothing(tmp_path: Path) -> None:
 def test_image_that_is_absent_is_refused(tmp_path: Path) -> None:
     store = _store(tmp_path, {"id": B})
     with pytest.raises(DataError, match=f"image {A}: is not in .*images.json after it was copied"):
-        complete_image(store, _wanted("x", manifests={}))
+        complete_images(store, [_wanted("x", manifests={})])
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "link-out", "link-dangling", "device"])
@@ -123,7 +123,7 @@ def test_strange_images_json_is_refused_without_waiting(kind: str, tmp_path: Pat
     else:
         path.symlink_to(outside if kind == "link-out" else "absent")
     with pytest.raises(DataError, match=r"images\.json: (is a|cannot be read)"):
-        complete_image(store, _wanted("x", manifests={}))
+        complete_images(store, [_wanted("x", manifests={})])
     assert outside.read_text() == json.dumps([{"id": A}])
 
 
@@ -175,11 +175,11 @@ def test_kill_at_any_moment_leaves_the_old_records_or_the_new(tmp_path: Path) ->
     old = [{"id": A, "names": [f"name-{number}" for number in range(2000)]}]
     script = (
         "import sys, pathlib, itertools\n"
-        "from tests.unit.test_complete_image import _wanted, complete_image\n"
+        "from tests.unit.test_complete_image import _wanted, complete_images\n"
         "store = pathlib.Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "for number in itertools.count():\n"
-        "    complete_image(store, _wanted(f'new-{number}', manifests={}))\n"
+        "    complete_images(store, [_wanted(f'new-{number}', manifests={})])\n"
     )
     store = _store(tmp_path, *old)
     known = 2000

@@ -14,6 +14,7 @@ import pytest
 
 from installer_plugin.errors import InterruptedBySignal
 from installer_plugin.process import runner
+from installer_plugin.process.pipes import LINE_LIMIT
 from installer_plugin.process.procfs import lives
 from installer_plugin.process.runner import (
     STDERR_TAIL_LINES,
@@ -350,3 +351,44 @@ def test_signal_while_a_program_is_started_leaves_none_behind(
     with interruptible(), pytest.raises(InterruptedBySignal, match="SIGTERM"):
         Runner().run(command)
     assert started[0].returncode == -signal.SIGTERM
+
+
+# --- outputs without end ---------------------------------------------------------------------
+
+ENDLESS = (
+    "sh",
+    "-c",
+    "trap 'exit 3' TERM; while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done",
+)
+
+
+@pytest.mark.real
+def test_program_that_says_too_much_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("installer_plugin.process.pipes.OUTPUT_LIMIT", 1 << 20)
+    with pytest.raises(CommandError, match="said more than"):
+        Runner().run(Command(argv=ENDLESS, purpose="say something"))
+
+
+@pytest.mark.real
+def test_only_the_end_of_long_complaints_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("installer_plugin.process.pipes.OUTPUT_LIMIT", 1 << 20)
+    script = "head -c 9000000 /dev/zero >&2; echo the end >&2; echo done"
+    done = Runner().run(Command(argv=("sh", "-c", script), purpose="complain"))
+    assert done.stdout == b"done\n"
+    assert done.stderr.endswith("the end\n")
+    assert 1 << 20 <= len(done.stderr) < 2 << 20
+
+
+@pytest.mark.real
+def test_long_input_and_output_at_once_do_not_block_each_other() -> None:
+    content = os.urandom(3 << 20)
+    assert Runner().run(Command(argv=("cat",), purpose="repeat"), stdin=content).stdout == content
+    ignored = Runner().run(Command(argv=("true",), purpose="ignore"), stdin=content)
+    assert ignored.stdout == b""
+
+
+@pytest.mark.real
+def test_first_line_of_a_held_program_is_bounded() -> None:
+    command = Command(argv=("sh", "-c", "cat /dev/zero"), purpose="hold")
+    with Runner(0.1).hold(command) as (_, line):
+        assert len(line) == LINE_LIMIT

@@ -8,10 +8,12 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.specs import SourceSpec, open_sources, parse_source_spec
+from tests.support.values import AMD64
 
 STORE = SourceKind.CONTAINERS_STORAGE
-REGISTRIES = RegistriesConf(aliases={})
+SEARCHING = Searching(RegistriesConf(aliases={}), AMD64)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,8 @@ REGISTRIES = RegistriesConf(aliases={})
         ("localhost/x:1=oci:/layout", SourceKind.OCI, "/layout", "localhost/x:1"),
         ("oci-archive:/a.tar", SourceKind.OCI_ARCHIVE, "/a.tar", None),
         ("dir:/d", SourceKind.DIR, "/d", None),
+        ("docker-archive:/a.tar", SourceKind.DOCKER_ARCHIVE, "/a.tar", None),
+        ("x:1=docker-archive:/a", SourceKind.DOCKER_ARCHIVE, "/a", "x:1"),
         ("quay.io/x/y:1=dir:/d=1", SourceKind.DIR, "/d=1", "quay.io/x/y:1"),
         ("ssh://host", SourceKind.SSH, "ssh://host", None),
         ("ssh://me@host.example:2222/", SourceKind.SSH, "ssh://me@host.example:2222/", None),
@@ -44,7 +48,8 @@ def test_text_names_a_source(
 @pytest.mark.parametrize(
     "text",
     [
-        "", "containers-storage:", "docker://quay.io/x", "docker-archive:/x", "oci:", "dir:",
+        "", "containers-storage:", "docker://quay.io/x", "docker-archive:", "docker-daemon:x:1",
+        "oci:", "dir:",
         "ssh://", "ssh:///path", "ssh://host:port", "ssh://host:0", "ssh://host/store", "ssh://host?x",
         "ssh://-oProxyCommand=x", "ssh://-x@host", "ssh://a b@host", "ssh://[::1",
         "UPPER=dir:/d", "@=dir:/d",
@@ -78,7 +83,7 @@ def _open(
     tmp_path: Path, *texts: str, default: tuple[Path, ...] = ()
 ) -> tuple[str, tuple[Path, ...]]:
     specs = tuple(map(parse_source_spec, texts))
-    with open_sources(specs, default, REGISTRIES, Runner()) as sources:
+    with open_sources(specs, default, SEARCHING, Runner()) as sources:
         return " ".join(source.label for source in sources.all), sources.graph_roots
 
 

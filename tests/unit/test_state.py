@@ -38,6 +38,7 @@ FULL = Request(
     stores=("/a", "oci:/b"),
     target=Path("/t"),
     backend=Backend.COMPOSEFS,
+    allow_other_architecture=True,
     engine=EngineChoice.SKOPEO,
     lock=Path("/l"),
     scratch=Path("/s"),

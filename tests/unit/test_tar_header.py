@@ -104,7 +104,18 @@ def test_devices() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("1.9", 1), ("-1.5", -2), ("-1.0", -1), ("-1", -1), ("7", 7), ("-0.5", -1), (".5", 0)],
+    [
+        ("1.9", 1),
+        ("-1.5", -2),
+        ("-1.0", -1),
+        ("-1", -1),
+        ("7", 7),
+        ("-0.5", -1),
+        ("+7.5", 7),
+        ("1.", 1),
+        ("-0.0000000009", 0),
+        ("-0.000000001", -1),
+    ],
 )
 def test_pax_time_is_rounded_down(text: str, seconds: int) -> None:
     assert _one(_pax(mtime=text), _block()).mtime == seconds
@@ -189,24 +200,78 @@ def test_entry_without_content_in_the_stream() -> None:
     assert reader.content(b"file", 3) is None
 
 
+NO_OCTAL = (
+    b"0000_644", b"+0000644", b"-0000644", b"0o000644", b"0x000644", b"0000 644", b"00008\0\0\0",
+    b"64.\0\0\0\0\0", b"\t0000644",
+)  # fmt: skip
+NO_DECIMAL = (
+    b" 1",
+    b"1 ",
+    b"1_0",
+    b"0x1",
+    b"1.0",
+    b"1e3",
+    b"\xd9\xa1",
+    b"--1",
+    b"+",
+    b"1\0",
+    b"\n1",
+)
+NO_TIME = (b".5", b"1_0", b" 1", b"1. 5", b"1.-5", b"1e3", b"1.5.5", b"1.\xd9\xa1", b"+", b"")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("field", "mode"),
+    [
+        (b"0000644\0", 0o644), (b"644\0\0\0\0\0", 0o644), (b"  644  \0", 0o644),
+        (b"\0\0 644 \0", 0o644), (b"644\0junk", 0o644), (b"00000644", 0o644), (bytes(8), 0),
+        (b"        ", 0), (b"\x80" + bytes(5) + b"\x01\xa4", 0o644),
+    ],
+)  # fmt: skip
+def test_octal_number_is_what_go_takes_for_one(field: bytes, mode: int) -> None:
+    assert _one(_block(mode=field)).mode == mode
+
+
 @pytest.mark.parametrize(
     ("payload", "complaint"),
     [
-        (_block(mode=b"0000x44\0"), "a tar header with invalid literal"),
-        (_block(size=b"-0000000001\0"), "or of -1 bytes"),
+        (_block(mode=b"0000x44\0"), "for an octal number"),
+        *((_block(mode=mode), "for an octal number") for mode in NO_OCTAL),
+        *(
+            (_pax_bytes({key: value}) + _block(), "for a decimal number")
+            for key in (b"uid", b"gid", b"size")
+            for value in NO_DECIMAL
+        ),
+        *(
+            (_pax_bytes({key: value}) + _block(), "for a")
+            for key in (b"mtime", b"atime", b"ctime")
+            for value in NO_TIME
+        ),
+        (_pax(uid="9223372036854775808") + _block(), "more than 64 bits"),
+        (_pax(mtime="99999999999999999999") + _block(), "more than 64 bits"),
+        (_pax(uid="7") + _block(uid=b"0o00000\0"), "for an octal number"),
+        (_pax(mtime="7") + _block(mtime=b"0_000000000\0"), "for an octal number"),
+        (_block(kind=b"5", size=b"0_000000000\0"), "for an octal number"),
+        (_block(mtime=b"\x80\xff" + bytes(10)), "more than 64 bits"),
+        (_pax_bytes({b"path": b"a\0b"}) + _block(), "damaged PAX record"),
+        (_pax_bytes({b"a\0b": b"c"}) + _block(), "damaged PAX record"),
+        (_extended(b"x", b"-9 a=b\n") + _block(), "damaged PAX record"),
+        (_extended(b"x", b"5 =b\n") + _block(), "damaged PAX record"),
+        (_block(size=b"-0000000001\0"), "for an octal number"),
         (_block(size=b"\xff" * 12), "or of -1 bytes"),
         (_block(kind=b"S"), "of type b'S'"),
         (_block(kind=b"7"), "of type b'7'"),
         (_pax_bytes({b"GNU.sparse.major": b"1"}) + _block(), "as a sparse file"),
-        (_pax(uid="x") + _block(), "a tar header with invalid literal"),
-        (_pax(mtime="x") + _block(), "a tar header with invalid literal"),
+        (_pax(uid="x") + _block(), "for a decimal number"),
+        (_pax(mtime="x") + _block(), "for a decimal number"),
         (_extended(b"x", b"9999 a=b\n") + _block(), "damaged PAX record"),
         (_extended(b"x", b"garbage") + _block(), "damaged PAX record"),
         (_extended(b"x", b"0 a=b\n") + _block(), "damaged PAX record"),
         (_extended(b"x", b"6 abcd\n") + _block(), "damaged PAX record"),
         (_block(kind=b"x", size=b"77777777777\0"), "an extended header of 8589934591 bytes"),
-        (_block(kind=b"x", size=b"-0000000001\0"), "an extended header of -1 bytes"),
-        (_block(kind=b"x", size=b"oops\0\0\0\0\0\0\0\0"), "a tar header with invalid literal"),
+        (_block(kind=b"x", size=b"-0000000001\0"), "for an octal number"),
+        (_block(kind=b"x", size=b"\xff" * 12), "an extended header of -1 bytes"),
+        (_block(kind=b"x", size=b"oops\0\0\0\0\0\0\0\0"), "for an octal number"),
         (_block(size=b"00000000003\0") + b"abc", "has the content of b'file' in itself"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -58,7 +58,7 @@ class DirectEngine:
         locks are held shared throughout: nobody removes what is being read.
         """
         with ExitStack() as stack:
-            tasks = deque(self._open(images, stack))
+            tasks = deque(self._open(images, place.graph_root, stack))
             missing = _missing(tasks, place.graph_root)
             for task in tasks:
                 moved(task.image, 0)
@@ -72,9 +72,11 @@ class DirectEngine:
                 commit(task.source, place.graph_root, place.scratch, self._runner)
                 yield task.image
 
-    def _open(self, images: Sequence[ResolvedImage], stack: ExitStack) -> Iterator[_Task]:
-        """Lock the images' stores, read them afresh and guard what was found in them."""
-        stores = stack.enter_context(OpenStores(self._stores, locked=True))
+    def _open(
+        self, images: Sequence[ResolvedImage], target: Path, stack: ExitStack
+    ) -> Iterator[_Task]:
+        """Lock the images' stores, read them again and guard what was found in them."""
+        stores = stack.enter_context(OpenStores(self._stores, target=target))
         for image in images:
             source = stores.source_of(image)
             refusal = image_refusal(source.layers, signatures=False)

@@ -26,14 +26,16 @@ _OpenedStore = tuple[GraphRoot, Records]
 class OpenStores(ExitStack):
     """Local stores, each opened and read once, when an image first asks for it. A context manager."""
 
-    def __init__(self, graph_roots: Sequence[Path], *, locked: bool = False) -> None:
+    def __init__(self, graph_roots: Sequence[Path], *, target: Path | None = None) -> None:
         """*graph_roots*: primary first; layers may be in any of them.
 
-        With *locked* the locks of what was opened are held shared to the end: nobody removes it.
+        With *target*, the store that is written meanwhile, the locks of all others that were opened
+        are held shared to the end: nobody removes what is read. The target may be one of the sources
+        (a running system's podman has bootc's store as an additional one) and is ours to write.
         """
         super().__init__()
         self._graph_roots = graph_roots
-        self._locked = locked
+        self._target = target
         self._opened: dict[Path, _OpenedStore] = {}
 
     def source_of(self, image: ResolvedImage) -> SourceImage:
@@ -43,10 +45,11 @@ class OpenStores(ExitStack):
 
     def _store(self, path: Path) -> _OpenedStore:
         if path not in self._opened:
-            if self._locked:
+            locked = self._target is not None and not path.samefile(self._target)
+            if locked:
                 self.enter_context(locks.shared(path))
             store = self.enter_context(GraphRoot.open(path))
-            self._opened[path] = store, store.read_records() if self._locked else store.load()
+            self._opened[path] = store, store.read_records() if locked else store.load()
         return self._opened[path]
 
 

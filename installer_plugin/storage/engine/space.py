@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.events import iec
-from installer_plugin.model import DiffId, Layer, ResolvedImage
+from installer_plugin.model import DiffId, Layer, ResolvedImage, SourceKind
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import layer_chain
 from installer_plugin.storage.store.target_store import TargetStore
@@ -16,6 +16,7 @@ from installer_plugin.storage.store.target_store import TargetStore
 MissingLayers = Mapping[tuple[DiffId, ...], tuple[ResolvedImage, Layer]]
 """Layers to copy, by the chain of diff IDs from the base, each with an image that has it."""
 
+ARCHIVES = frozenset((SourceKind.OCI_ARCHIVE, SourceKind.DOCKER_ARCHIVE))
 BLOCK = 4096
 """Bytes in which common file systems hand out space."""
 RECORDS_SHARE = 0.01
@@ -105,12 +106,20 @@ def layers_to_copy(images: Sequence[ResolvedImage], target: TargetStore) -> Miss
 
 def scratch_need(missing: MissingLayers) -> int:
     """Bytes of temporary files: c/image keeps an image's layers until they are unpacked, and one
-    layer a second time while it is read (image/storage, putBlobToPendingFile and Get).
+    layer a second time while it is read (image/storage, putBlobToPendingFile and Get). Those of an
+    archive are unpacked first.
     """
     by_image: dict[str, list[int]] = {}
+    unpacked: set[str] = set()
     for image, layer in missing.values():
         by_image.setdefault(image.image_id, []).append(layer.size)
-    return max((sum(sizes) + max(sizes) for sizes in by_image.values()), default=0)
+        if image.source.kind in ARCHIVES:
+            unpacked.add(image.image_id)
+    needs = (
+        sum(sizes) + (sum(sizes) if id_ in unpacked else max(sizes))
+        for id_, sizes in by_image.items()
+    )
+    return max(needs, default=0)
 
 
 def choose_scratch(places: Sequence[Path], need: int) -> Path | None:

@@ -9,6 +9,7 @@ attributes, and needs a file to seek in.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -31,6 +32,10 @@ _FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8x c 100s 8s 64x 8s 8s 155s 8x 4s
 _KIND = 156
 _ZEROS = bytes(BLOCK)
 _MAGIC, _GNU_MAGIC, _STAR_TRAILER = b"ustar", b"ustar  \0", b"tar\0"
+_TEXTS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
+MAX_DIGITS = 40
+"""Of the length of a PAX record, zeros in front among them; more are nobody's."""
+NANOSECOND_DIGITS = 9
 _XATTR = b"SCHILY.xattr."
 _NO_RECORDS: Mapping[bytes, bytes] = {}
 _NO_XATTRS: Mapping[str, bytes] = {}
@@ -68,6 +73,11 @@ class HeaderReader:
         self._ended = False
         self._awaited: Header | None = None
         self._extended = _Extended()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the zeros at the end of the stream have come."""
+        return self._ended
 
     def feed(self, payload: bytes) -> Iterator[Header]:
         """Append stream bytes; the headers that are complete now. Raises DataError.
@@ -169,7 +179,10 @@ def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:
     kind, name = fields[6], extended.name or pax.get(b"path") or _short_name(fields)
     if kind == OLD_REGULAR:
         kind = DIRECTORY if name.endswith(b"/") else REGULAR
-    size = _decimal(pax, b"size", fields[4]) if kind == REGULAR else 0
+    stated = _decimal(pax, b"size", fields[4])
+    size = stated if kind == REGULAR else 0
+    if pax:
+        _require_times(pax)
     if kind not in _KNOWN or size < 0 or (pax and _is_sparse(pax)):
         raise ValueError(f"{name!r:.300} as a sparse file, of type {kind!r} or of {size} bytes")
     is_device = kind in (CHARACTER, BLOCK_DEVICE)
@@ -187,14 +200,42 @@ def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:
     )
 
 
+_OCTAL = re.compile(rb"[0-7]+").fullmatch
+_SIGNED = re.compile(rb"[+-]?[0-9]+").fullmatch
+_INT64 = 1 << 63
+
+
 @lru_cache(maxsize=1 << 12)  # the same few modes, owners and times stand in most headers
 def _number(field: bytes) -> int:
-    """Octal digits, or two's complement behind a set first bit where the digits do not suffice."""
+    """Octal digits, or two's complement behind a set first bit where the digits do not suffice.
+
+    As strict as Go (parseNumeric and parseOctal): no sign, no prefix, no ``_``, no blanks within, and
+    no more than 64 bits.
+    """
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
         number = int.from_bytes(field, "big") & ((1 << bits) - 1)
-        return number - (1 << bits) if field[0] & 0x40 else number
-    return int(field.strip(b" \0") or b"0", 8)
+        number -= (1 << bits) if field[0] & 0x40 else 0
+        if not -_INT64 <= number < _INT64:
+            raise ValueError(f"the number {field!r}, which has more than 64 bits")
+        return number
+    digits = field.strip(b" \0")
+    if not digits:
+        return 0
+    digits = digits.partition(b"\0")[0]
+    if not _OCTAL(digits):
+        raise ValueError(f"{field!r} for an octal number")
+    return int(digits, 8)
+
+
+def _signed(value: bytes) -> int:
+    """A decimal number as Go's ParseInt takes it: digits, perhaps a sign, 64 bits."""
+    if not _SIGNED(value):
+        raise ValueError(f"{value!r:.60} for a decimal number")
+    number = int(value)
+    if not -_INT64 <= number < _INT64:
+        raise ValueError(f"the number {value!r:.60}, which has more than 64 bits")
+    return number
 
 
 def _is_sparse(pax: Mapping[bytes, bytes]) -> bool:
@@ -202,17 +243,30 @@ def _is_sparse(pax: Mapping[bytes, bytes]) -> bool:
 
 
 def _decimal(pax: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:
-    value = pax.get(key)
-    return int(value) if value else _number(field)
+    """A number that the PAX headers may give; the header's own has to be one all the same."""
+    own, value = _number(field), pax.get(key)
+    return _signed(value) if value else own
 
 
 def _mtime(pax: Mapping[bytes, bytes], field: bytes) -> int:
-    value = pax.get(b"mtime")
-    if not value:
-        return _number(field)
-    seconds, _, fraction = value.partition(b".")
-    below = seconds.startswith(b"-") and fraction.strip(b"0")
-    return int(seconds or b"0") - bool(below)
+    own, value = _number(field), pax.get(b"mtime")
+    return _seconds(value) if value else own
+
+
+def _require_times(pax: Mapping[bytes, bytes]) -> None:
+    """Raise ValueError for times that nothing is made of, but that Go reads."""
+    for key in (b"atime", b"ctime"):
+        if value := pax.get(key):
+            _seconds(value)
+
+
+def _seconds(value: bytes) -> int:
+    """A PAX time as Go's parsePAXTime takes it, rounded down; what is below a nanosecond is cut off."""
+    whole, _, fraction = value.partition(b".")
+    if fraction and not (fraction.isdigit() and fraction.isascii()):
+        raise ValueError(f"{value!r:.60} for a time")
+    below = whole.startswith(b"-") and fraction[:NANOSECOND_DIGITS].strip(b"0")
+    return _signed(whole) - bool(below)
 
 
 def _pax_records(content: bytes) -> Mapping[bytes, bytes]:
@@ -220,10 +274,13 @@ def _pax_records(content: bytes) -> Mapping[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     start = 0
     while start < len(content):
-        digits = content[start : start + 20].partition(b" ")[0]
-        end = start + (int(digits) if digits.isdigit() else 0)
+        digits = content[start : start + MAX_DIGITS].partition(b" ")[0]
+        end = start + (max(int(digits), 0) if _SIGNED(digits) else 0)
         key, equals, value = content[start + len(digits) + 1 : end].partition(b"=")
-        if not equals or not value.endswith(b"\n") or end > len(content):
+        if not (key and equals and value.endswith(b"\n") and end <= len(content)):
+            raise ValueError(f"a damaged PAX record {content[start : start + 40]!r}")
+        # Go takes NUL in values but in those of names, and in no key.
+        if b"\0" in (value if key in _TEXTS else key):
             raise ValueError(f"a damaged PAX record {content[start : start + 40]!r}")
         found[key] = value[:-1]
         start = end

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import DataError
+from installer_plugin.storage.store.drivers import way_out
 
 DEFAULT_GRAPH_ROOT = "/var/lib/containers/storage"
 OSBUILD_STORE = "/run/osbuild/containers/storage"
@@ -68,7 +69,7 @@ def load_storage_conf(root: Path, env: Mapping[str, str]) -> StorageConf:
         raise DataError(
             ", ".join(map(str, files)) or "STORAGE_DRIVER",
             f"sets the storage driver {driver!r}, expected overlay",
-            hint="name an overlay store with --store, or move the images into one",
+            hint=f"name an overlay store with --store, or {way_out(Path(graph_root), driver)}",
         )
     if env.get("STORAGE_OPTS"):
         additional = _stores_of_options(env["STORAGE_OPTS"])

@@ -24,6 +24,7 @@ from installer_plugin.storage.base import Found, Manifests
 from installer_plugin.storage.layer.tar_split import FREE_TEXT, TEXT_PER_BYTE
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.short_names import candidates, same_short_name
+from installer_plugin.storage.store.drivers import other_driver, way_out
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.manifests import digest_of, parse_config, parse_manifest
 from installer_plugin.storage.store.records import (
@@ -86,6 +87,10 @@ class LocalStores:
 
     def remedy(self, reference: str) -> str:
         """See :class:`~installer_plugin.storage.base.ImageSource`."""
+        for path in self._searched.paths:
+            driver = other_driver(path)
+            if driver:
+                return f"{way_out(path, driver, reference)} ({path} has images of that driver)"
         named = f" --root {self._searched.paths[0]}" if self._searched.named else ""
         return f"podman{named} pull {reference}"
 
@@ -156,14 +161,13 @@ class LocalStores:
         """All identities of an image, checked against each other as far as records tell."""
         store, image = match.store, match.image
         where = f"image {image.id} in {store.root.path}"
-        config = _config(store.root, image, where)
-        diff_ids = parse_config(config, where).diff_ids
+        config = parse_config(_config(store.root, image, where), where)
         try:
             chain = layer_chain(image.layer, self._layer)
         except DataError as error:
             raise DataError(where, f"is not whole: {error}") from error
         stored = tuple(_whole(layer) for layer in chain)
-        if stored != diff_ids:
+        if stored != config.diff_ids:
             raise DataError(where, "its layers are not those its config lists", hint=DAMAGED_HINT)
         for layer in chain:
             _require_plain(self._holder(layer.id).root, layer)
@@ -186,6 +190,7 @@ class LocalStores:
                 for layer in chain
             ),
             compressed=any(layer.compressed for layer in parse_manifest(manifest, where).layers),
+            platform=config.platform,
             name=match.name,
         )
 

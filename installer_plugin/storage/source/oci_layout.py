@@ -1,55 +1,64 @@
-"""Images in OCI layouts, OCI archives and ``dir:`` directories, read through skopeo."""
+"""Images in layouts, archives and ``dir:`` directories: found by name or digest, identified."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from installer_plugin.declarations.reference import parse_reference
+from installer_plugin.declarations.reference import ImageReference, parse_reference
 from installer_plugin.errors import DataError
 from installer_plugin.model import (
-    ImageId,
+    DiffId,
     Layer,
     ManifestDigest,
     SourceKind,
     SourceLocation,
     parse_image_id,
+    parse_manifest_digest,
 )
-from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.storage.base import Found
+from installer_plugin.storage.source.layout_files import open_layout
+from installer_plugin.storage.source.layout_index import (
+    IndexEntry,
+    completed,
+    find_meant,
+    find_named,
+    parse_index,
+)
+from installer_plugin.storage.source.platforms import choose_instance
+from installer_plugin.storage.source.searching import Searching
+from installer_plugin.storage.source.short_names import candidates
 from installer_plugin.storage.store.manifests import (
     Manifest,
     digest_of,
-    instance_digest,
     parse_config,
     parse_manifest,
 )
-from installer_plugin.storage.tool_argv import inspect_argv
 
 USUAL_COMPRESSION = 3
 """How much larger layers usually are uncompressed; for estimates of space only."""
+MAX_DEPTH = 4
+"""Manifest lists within each other; one is usual."""
+MAX_LISTS = 256
+"""Manifest lists that are searched for a digest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    """One image of a layout, as skopeo shows it."""
-
-    item: str
-    raw: bytes
-    manifest: Manifest
+Way = tuple[ManifestDigest, ...]
+"""Digests from a manifest list, or several within each other, down to a manifest."""
 
 
 class LayoutSource:
-    """One layout. Images are known by their names in it; one without a name by its digest, or by the
+    """One layout. Images are known by their names in it and by their digests; one may be known by the
     reference that the user says it stands for.
     """
 
     def __init__(
-        self, kind: SourceKind, path: Path, runner: Runner, *, stands_for: str | None = None
+        self, kind: SourceKind, path: Path, searching: Searching, *, stands_for: str | None = None
     ) -> None:
         self._kind = kind
         self._path = path
-        self._runner = runner
+        self._files = open_layout(kind, path)
+        self._searching = searching
         self._stands_for = stands_for
 
     @property
@@ -58,90 +67,144 @@ class LayoutSource:
         return f"{self._kind}:{self._path}"
 
     def remedy(self, reference: str) -> str:
-        """See :class:`~installer_plugin.storage.base.ImageSource`."""
-        name = f":{reference}" if self._kind is not SourceKind.DIR and "@" not in reference else ""
-        return f"skopeo copy docker://{reference} {self.label}{name}"
+        """See :class:`~installer_plugin.storage.base.ImageSource`.
+
+        Only ``oci:`` takes one more image: ``dir:`` holds one, and skopeo replaces an archive whole.
+        """
+        name = f":{reference}" if "@" not in reference else ""
+        if self._kind is SourceKind.OCI:
+            fetch = f"skopeo copy docker://{reference} {self.label}{name}"
+        else:
+            fetch = f"skopeo copy docker://{reference} oci:NEW{name} and add --store oci:NEW"
+        if "@" in reference or self._stands_for is not None:
+            return fetch
+        return f"{fetch}; if it is there without that name: --store {reference}={self.label}"
 
     def find(self, reference: str) -> Found | None:
         """See :class:`~installer_plugin.storage.base.ImageSource`."""
         if not self._path.exists():
             raise DataError(self.label, "does not exist", hint="check the path given to --store")
         wanted = parse_reference(reference)
-        for item in self._items(reference):
-            read = self._read(item)
-            if read is None:
-                continue
-            found = self._identify(read)
-            named = bool(item) or self._stands_for == reference
-            if wanted.digest in found.manifest_digests or (named and wanted.digest is None):
-                return found
+        entries = self._files.entries()
+        if wanted.digest is not None:
+            path = self._by_digest(wanted.digest, entries)
+            if path is None and self._means(reference):
+                seen = ", ".join(entry.digest for entry in entries) or "none"
+                message = f"is to be the image in {self.label}, which has the digest {seen}"
+                raise DataError(reference, message, hint=f"pin {seen} in Image=")
+            if path is None and self._kind is SourceKind.DOCKER_ARCHIVE:
+                self._require_elsewhere(reference, wanted, entries)
+            return self._identified(path, "") if path else None
+        entry, name = self._by_name(reference, wanted, entries)
+        return self._identified((_digest(entry, self.label),), name) if entry else None
+
+    def _require_elsewhere(
+        self, reference: str, wanted: ImageReference, entries: Sequence[IndexEntry]
+    ) -> None:
+        """Raise DataError when a Docker archive has an image of the repository, which has no digest."""
+        names = (name for entry in entries for name in entry.names)
+        if any(name.startswith(f"{wanted.repository}:") for name in names):
+            raise DataError(
+                reference,
+                f"is pinned by digest, which {self.label} does not keep",
+                hint=f"skopeo copy docker://{reference} oci:NEW, and use that as a store",
+            )
+
+    def _by_name(
+        self, reference: str, wanted: ImageReference, entries: Sequence[IndexEntry]
+    ) -> tuple[IndexEntry | None, str]:
+        """The entry that *reference* means, and its complete name when that is another one."""
+        full = candidates(wanted, self._searching.registries)
+        found = find_named(entries, (reference, completed(reference), *full))
+        if found:
+            entry, name = found
+            return entry, name if wanted.is_short and name in full else ""
+        return (find_meant(entries, reference) if self._means(reference) else None), ""
+
+    def _means(self, reference: str) -> bool:
+        """Whether the user says that the layout has *reference*."""
+        stands_for = self._stands_for
+        return stands_for is not None and completed(stands_for) == completed(reference)
+
+    def _by_digest(self, wanted: str, entries: Sequence[IndexEntry]) -> Way | None:
+        """The way to the manifest or list *wanted*, in whatever list it is, the nearest first."""
+        level, searched = list(entries), 0
+        for _ in range(MAX_DEPTH):
+            if any(entry.digest == wanted for entry in level):
+                return (parse_manifest_digest(wanted),)
+            lists = [entry for entry in level if entry.may_be_list][: MAX_LISTS - searched]
+            searched += len(lists)
+            level = [inner for entry in lists for inner in self._listed(entry)]
         return None
 
-    def _items(self, reference: str) -> tuple[str, ...]:
-        """Names to try in the layout; "" is its only image."""
-        if self._kind is SourceKind.DIR:
-            return ("",)
-        wanted = parse_reference(reference)
-        names = (
-            reference,
-            str(wanted.normalised()),
-            wanted.repository,
-            f"{wanted.repository}:{wanted.tag}",
-        )
-        return (*dict.fromkeys(name for name in names if "@" not in name), "")
-
-    def _read(self, item: str) -> _Read | None:
+    def _listed(self, entry: IndexEntry) -> tuple[IndexEntry, ...]:
+        """What a manifest list lists; nothing when it is none, or is not here."""
         try:
-            raw = self._inspect(item, config=False)
-        except CommandError as error:
-            if _says_absent(error.stderr):
-                return None
-            raise
-        return _Read(item=item, raw=raw, manifest=parse_manifest(raw, self._shown(item)))
+            content = self._manifest(_digest(entry, self.label))
+            return parse_index(content, entry.digest)
+        except DataError:
+            return ()
 
-    def _identify(self, read: _Read) -> Found:
-        shown = self._shown(read.item)
-        config = self._inspect(read.item, config=True)
-        image = parse_config(config, f"config of {shown}")
-        digest = digest_of(read.raw)
-        instance = instance_digest(read.manifest, image.platform) if read.manifest.is_list else None
-        sizes = [
-            layer.size * (USUAL_COMPRESSION if layer.compressed else 1)
-            for layer in read.manifest.layers
-        ] or [0] * len(image.diff_ids)
-        if len(sizes) != len(image.diff_ids):
-            raise DataError(shown, f"lists {len(sizes)} layers, its config {len(image.diff_ids)}")
-        digests = (digest, instance) if instance else (digest,)
+    def _manifest(self, digest: ManifestDigest) -> bytes:
+        content = self._files.read(digest)
+        if digest_of(content) != digest:
+            raise DataError(f"{digest} in {self.label}", f"its bytes hash to {digest_of(content)}")
+        return content
+
+    def _identified(self, path: Way, name: str) -> Found:
+        """All identities of the image that *path* leads to, checked against each other."""
+        digests, manifest = self._followed(path)
+        shown = f"{digests[-1]} in {self.label}"
+        if manifest.config is None:
+            raise DataError(shown, "has no config, expected an image")
+        image_id = parse_manifest_digest(manifest.config.digest)
+        config = parse_config(self._manifest(image_id), f"config of {shown}")
+        if len(manifest.layers) != len(config.diff_ids):
+            message = f"lists {len(manifest.layers)} layers, its config {len(config.diff_ids)}"
+            raise DataError(shown, message)
         return Found(
-            location=SourceLocation(kind=self._kind, store=str(self._path), item=read.item),
-            image_id=_image_id(config),
-            digest=instance or digest,
-            manifest_digests=tuple(map(ManifestDigest, digests)),
-            layers=tuple(
-                Layer(diff_id=diff_id, size=size)
-                for diff_id, size in zip(image.diff_ids, sizes, strict=True)
-            ),
+            location=SourceLocation(kind=self._kind, store=str(self._path), item=digests[-1]),
+            image_id=parse_image_id(image_id.removeprefix("sha256:")),
+            digest=digests[-1],
+            manifest_digests=digests,
+            layers=tuple(self._layers(manifest, config.diff_ids)),
+            platform=config.platform,
+            name=name,
         )
 
-    def _inspect(self, item: str, *, config: bool) -> bytes:
-        shown = self._shown(item)
-        command = Command(argv=inspect_argv(shown, config=config), purpose=f"read {shown}")
-        return self._runner.run(command).stdout
+    def _followed(self, path: Way) -> tuple[Way, Manifest]:
+        """*path* down to the image's own manifest, and that."""
+        for _ in range(MAX_DEPTH):
+            manifest = parse_manifest(self._manifest(path[-1]), f"{path[-1]} in {self.label}")
+            if not manifest.is_list:
+                return path, manifest
+            instance = choose_instance(manifest.instances, self._searching.machine)
+            if instance is None:
+                raise self._no_instance(path[-1], manifest)
+            path = (*path, parse_manifest_digest(instance.digest))
+        raise DataError(f"{path[0]} in {self.label}", "has lists within lists, expected an image")
 
-    def _shown(self, item: str) -> str:
-        return f"{self.label}:{item}" if item else self.label
+    def _no_instance(self, digest: ManifestDigest, manifest: Manifest) -> DataError:
+        there = ", ".join(str(entry.platform) for entry in manifest.instances) or "none"
+        return DataError(
+            f"{digest} in {self.label}",
+            f"has no image for {self._searching.machine}, which the OS image is for; it has {there}",
+            hint="get the image for that platform too (skopeo copy --all)",
+        )
+
+    def _layers(self, manifest: Manifest, diff_ids: Sequence[DiffId]) -> Iterator[Layer]:
+        """The layers, whose blobs have to be there; raises DataError."""
+        for blob, diff_id in zip(manifest.layers, diff_ids, strict=True):
+            size = self._files.size(parse_manifest_digest(blob.digest))
+            if size != blob.size:
+                message = f"has {size} bytes, its manifest says {blob.size}"
+                raise DataError(f"layer {blob.digest} in {self.label}", message)
+            usual = size * (USUAL_COMPRESSION if blob.compressed else 1)
+            yield Layer(diff_id=diff_id, size=usual)
 
 
-def _image_id(config: bytes) -> ImageId:
-    return parse_image_id(digest_of(config).removeprefix("sha256:"))
-
-
-def _says_absent(stderr: str) -> bool:
-    """Whether skopeo failed because the layout has no image of that name, or several without one.
-
-    c/image oci/layout (ErrMoreThanOneImage, ImageNotFoundError) has no exit codes for it.
-    """
-    return any(
-        words in stderr
-        for words in ("no descriptor found for reference", "more than one image in oci")
-    )
+def _digest(entry: IndexEntry, where: str) -> ManifestDigest:
+    try:
+        return parse_manifest_digest(entry.digest)
+    except ValueError as error:
+        raise DataError(where, str(error)) from error

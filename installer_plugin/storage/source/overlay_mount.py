@@ -11,6 +11,7 @@ from types import MappingProxyType
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.runner import Command, CommandError, Runner, private_mounts_argv
+from installer_plugin.storage.store.graph_root import DRIVER, GraphRoot
 from installer_plugin.storage.store.records import LayerRecord
 
 MOUNT_SCRIPT = 'mount -t overlay overlay -o "$1" "$2" && echo mounted && exec cat'
@@ -52,7 +53,7 @@ def mounted_layers(
     mount_point, empty = scratch / "mounted", scratch / "nothing"
     mount_point.mkdir()
     empty.mkdir()
-    trees = _short_paths(layers, scratch)
+    trees = [_short_path(number, tree, scratch) for number, tree in enumerate(_trees(layers))]
     argv = mount_argv(trees, empty, mount_point)
     command = Command(argv=argv, purpose=f"mount {label}", env=MOUNT_ENV)
     try:
@@ -65,13 +66,32 @@ def mounted_layers(
         yield root
 
 
-def _short_paths(layers: Sequence[tuple[Path, LayerRecord]], scratch: Path) -> list[Path]:
-    """Links of a few characters to the layer trees: all of mount's options fit in one page (4 KiB)."""
-    trees = []
-    for number, (graph_root, layer) in enumerate(layers):
-        tree, link = graph_root / "overlay" / layer.id / "diff", scratch / str(number)
-        if tree.is_symlink():
-            raise DataError(str(tree), "is a symbolic link, expected a layer's directory")
-        link.symlink_to(tree)
-        trees.append(link)
-    return trees
+def _trees(layers: Sequence[tuple[Path, LayerRecord]]) -> Iterator[Path]:
+    """The layers' trees, each reached through directories of its own store alone.
+
+    A link on the way could lead to any directory of this machine, whose files would then be read as
+    the OS image's.
+    """
+    for graph_root, layer in layers:
+        with GraphRoot.open(graph_root) as store:
+            folder = f"{DRIVER}/{layer.id}"
+            tree = f"{folder}/diff"
+            if layer.incomplete:
+                raise DataError(store.shown(tree), "was left incomplete by its writer")
+            if store.root.has_entry(f"{folder}/composefs-data"):
+                raise DataError(
+                    store.shown(tree), "is stored as composefs objects, expected a tree"
+                )
+            for path in (DRIVER, folder, tree):
+                kind = store.root.type_of(path) if store.root.has_entry(path) else "missing"
+                if kind != "directory":
+                    shown = kind if kind == "missing" else f"a {kind}"
+                    raise DataError(store.shown(path), f"is {shown}, expected a layer's directory")
+        yield graph_root / tree
+
+
+def _short_path(number: int, tree: Path, scratch: Path) -> Path:
+    """A link of a few characters to a tree: all of mount's options fit in one page (4 KiB)."""
+    link = scratch / str(number)
+    link.symlink_to(tree)
+    return link

@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import Rootfs
 
 PLACES = ("etc/containers/policy.json", "usr/share/containers/policy.json")
 ACCEPT = "insecureAcceptAnything"
 TRANSPORT = "containers-storage"
+POLICY_LIMIT = 4 << 20
+"""Bytes of a policy; real ones have some hundreds."""
 
 
 def load_policy(system: Path) -> bool:
@@ -27,7 +30,9 @@ def load_policy(system: Path) -> bool:
         file = system / place
         if file.is_file():
             try:
-                return demands_signatures(file.read_bytes(), str(file))
+                with Rootfs.open(file.parent) as folder:
+                    content = folder.read_bytes(file.name, limit=POLICY_LIMIT)
+                return demands_signatures(content, str(file))
             except OSError as error:
                 raise DataError(str(file), f"cannot be read: {error.strerror}") from error
     return False

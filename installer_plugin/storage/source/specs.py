@@ -10,20 +10,22 @@ from pathlib import Path
 
 from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError
-from installer_plugin.model import SourceKind
+from installer_plugin.model import LAYOUTS, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import ImageSource
-from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.source.oci_layout import LayoutSource
+from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.ssh import SshSource, parse_address
+from installer_plugin.storage.store.drivers import other_driver, way_out
 from installer_plugin.storage.store.graph_root import IMAGES_JSON
 
-_LAYOUTS = (SourceKind.OCI, SourceKind.OCI_ARCHIVE, SourceKind.DIR)
-_LAYOUT = re.compile(rf"(?:(?P<reference>[^=]+)=)?(?P<kind>{'|'.join(_LAYOUTS)}):(?P<path>.+)")
+_KINDS = "|".join(sorted(LAYOUTS))
+_LAYOUT = re.compile(rf"(?:(?P<reference>[^=]+)=)?(?P<kind>{_KINDS}):(?P<path>.+)")
 _STORE_SPEC = re.compile(r"\[(?:overlay@)?(?P<root>/[^+:\]]+)(?:\+[^\]]*)?\]")
 STORE_FORMS = (
-    "a graph root, oci:DIR, oci-archive:FILE, [REFERENCE=]dir:DIR or ssh://[USER@]HOST[:PORT]"
+    "a graph root, [REFERENCE=]oci:DIR, [REFERENCE=]oci-archive:FILE, [REFERENCE=]dir:DIR, "
+    "[REFERENCE=]docker-archive:FILE or ssh://[USER@]HOST[:PORT]"
 )
 
 
@@ -80,7 +82,7 @@ def _reference(text: str | None, spec: str) -> str | None:
 def open_sources(
     specs: Sequence[SourceSpec],
     default_stores: Sequence[Path],
-    registries: RegistriesConf,
+    searching: Searching,
     runner: Runner,
 ) -> Iterator[Sources]:
     """Open all sources; local stores are searched together, at the place of the first of them.
@@ -92,25 +94,29 @@ def open_sources(
     for path in named:
         _require_store(path)
     paths = tuple(dict.fromkeys(named if specs else default_stores))
-    with open_local_stores(paths, registries, named=bool(specs)) as local:
+    with open_local_stores(paths, searching.registries, named=bool(specs)) as local:
         found: list[ImageSource] = [] if specs else [local]
         for spec in specs:
             if spec.kind is not SourceKind.CONTAINERS_STORAGE:
-                found.append(_source(spec, runner))
+                found.append(_source(spec, searching, runner))
             elif local not in found:
                 found.append(local)
         yield Sources(tuple(found), tuple(path for path in paths if path.is_dir()))
 
 
-def _source(spec: SourceSpec, runner: Runner) -> ImageSource:
+def _source(spec: SourceSpec, searching: Searching, runner: Runner) -> ImageSource:
     if spec.kind is SourceKind.SSH:
         return SshSource(spec.place, runner)
-    return LayoutSource(spec.kind, Path(spec.place), runner, stands_for=spec.stands_for)
+    return LayoutSource(spec.kind, Path(spec.place), searching, stands_for=spec.stands_for)
 
 
 def _require_store(path: Path) -> None:
     if (path / IMAGES_JSON).parent.is_dir():
         return
+    driver = other_driver(path)
+    if driver:
+        message = f"is a store of the driver {driver}, expected one of overlay"
+        raise DataError(str(path), message, hint=way_out(path, driver))
     inner = path / "storage"
     nearer = (inner / IMAGES_JSON).parent.is_dir()
     raise DataError(

@@ -12,6 +12,7 @@ from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError
 from installer_plugin.model import (
     Layer,
+    Platform,
     SourceKind,
     SourceLocation,
     parse_diff_id,
@@ -109,6 +110,9 @@ def parse_inspected(output: bytes, address: str, reference: str) -> Found:
             manifest_digests=(),
             layers=tuple(
                 Layer(diff_id=diff_id, size=_share(entry, len(diff_ids))) for diff_id in diff_ids
+            ),
+            platform=Platform(
+                os=str(entry.get("Os", "")), architecture=str(entry.get("Architecture", ""))
             ),
         )
     except (ValueError, LookupError, TypeError) as error:

@@ -1,9 +1,11 @@
-"""Locks of containers-storage: POSIX record locks on whole files, never ``flock(2)``.
+"""Locks of containers-storage: record locks on whole files, never ``flock(2)``.
 
 containers/storage ``pkg/lockfile`` uses ``fcntl(F_SETLKW)``; a ``flock`` lock would keep nobody out.
-Such a lock belongs to the process and is dropped when *any* descriptor of the file is closed: a lock
-file is therefore opened here and nowhere else, and once at a time: who wants to share a lock that
-we share already gets the same descriptor.
+Ours are open file description locks (``fcntl(2)``, F_OFD_SETLKW), which conflict with those. A POSIX
+lock belongs to the process and is dropped when *any* descriptor of the file is closed, which is what
+reading the records of a store once more would do to a lock that is held meanwhile.
+
+Two of our own conflict too: who holds a store exclusively does not ask for it again.
 """
 
 from __future__ import annotations
@@ -11,11 +13,9 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 from installer_plugin.files.rootfs import READ_FLAGS
@@ -24,20 +24,10 @@ LAYERS_LOCK = "overlay-layers/layers.lock"
 IMAGES_LOCK = "overlay-images/images.lock"
 LOCK_FILES = (LAYERS_LOCK, IMAGES_LOCK)
 """Relative to the graph root, in the order in which the store's own code takes them (store.go)."""
+_WHOLE_FILE = struct.Struct("@hhqqi4x")
+"""``struct flock``: type, whence, start, length (0 for all) and process ID (0 for these locks)."""
 LAST_WRITE_SIZE = 64
 """Bytes of the token that tells other processes to read the records again (lastwrite.go)."""
-
-
-@dataclass(slots=True)
-class _Share:
-    """A lock file that we hold shared; without a descriptor where there is no such file."""
-
-    fd: int | None
-    holders: int = 0
-
-
-_shares: dict[Path, _Share] = {}
-_shares_lock = threading.Lock()
 
 
 class HeldLock:
@@ -56,6 +46,11 @@ class HeldLock:
         head = struct.pack("<QQI", time.time_ns(), self._counter, os.getpid())
         os.pwrite(self._fd, head + os.urandom(LAST_WRITE_SIZE - len(head)), 0)
 
+    def restore(self, token: bytes) -> None:
+        """Write an earlier *token*; to be done when the records are again what they were then."""
+        os.pwrite(self._fd, token, 0)
+        os.ftruncate(self._fd, len(token))
+
 
 @contextmanager
 def shared(graph_root: Path) -> Iterator[None]:
@@ -64,43 +59,19 @@ def shared(graph_root: Path) -> Iterator[None]:
     A lock file that is missing is passed over: on a read-only store there is nobody to keep out.
     Raises OSError.
     """
-    with ExitStack() as stack:
-        for name in LOCK_FILES:
-            stack.enter_context(_shared(graph_root / name))
-        yield
-
-
-@contextmanager
-def _shared(path: Path) -> Iterator[None]:
-    """Hold a lock file shared, by the descriptor that we have of it already if there is one."""
-    with _shares_lock:
-        if path not in _shares:
-            _shares[path] = _Share(_locked_shared(path))
-        share = _shares[path]
-        share.holders += 1
+    fds: list[int] = []
     try:
+        for name in LOCK_FILES:
+            try:
+                fd = os.open(graph_root / name, READ_FLAGS)
+            except FileNotFoundError:
+                continue
+            fds.append(fd)
+            _lock(fd, fcntl.F_RDLCK)
         yield
     finally:
-        with _shares_lock:
-            share.holders -= 1
-            if not share.holders:
-                del _shares[path]
-                if share.fd is not None:
-                    os.close(share.fd)
-
-
-def _locked_shared(path: Path) -> int | None:
-    """Descriptor of a lock file that is locked now; None where there is none."""
-    try:
-        fd = os.open(path, READ_FLAGS)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_SH)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        for fd in reversed(fds):
+            os.close(fd)
 
 
 @contextmanager
@@ -112,7 +83,12 @@ def exclusive(graph_root: Path, name: str) -> Iterator[HeldLock]:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     fd = os.open(graph_root / name, flags, 0o644)
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX)
+        _lock(fd, fcntl.F_WRLCK)
         yield HeldLock(fd)
     finally:
         os.close(fd)
+
+
+def _lock(fd: int, kind: int) -> None:
+    """Wait for the lock on the file of *fd*; it goes with the last copy of the descriptor."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, _WHOLE_FILE.pack(kind, os.SEEK_SET, 0, 0, 0))

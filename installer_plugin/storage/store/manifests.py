@@ -11,20 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from installer_plugin.errors import DataError
-from installer_plugin.model import DiffId, ManifestDigest, parse_diff_id, parse_manifest_digest
+from installer_plugin.model import (
+    DiffId,
+    ManifestDigest,
+    Platform,
+    parse_diff_id,
+    parse_manifest_digest,
+)
 
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+"""Type of a manifest that does not say one; Docker's always do."""
 MANIFEST_LIST_TYPES = frozenset((
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
-    """What an image runs on, as configs and manifest lists say it."""
-
-    os: str
-    architecture: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,7 @@ class Manifest:
     layers: tuple[Descriptor, ...]
     instances: tuple[Descriptor, ...]
     is_list: bool
+    media_type: str
 
 
 def digest_of(content: bytes) -> ManifestDigest:
@@ -67,7 +68,7 @@ def digest_of(content: bytes) -> ManifestDigest:
 
 def parse_config(content: bytes, where: str) -> ImageConfig:
     """An image config; raises DataError that names *where*."""
-    data = _object(content, where)
+    data = parse_object(content, where)
     rootfs = data.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(diff_ids, list):
@@ -76,12 +77,12 @@ def parse_config(content: bytes, where: str) -> ImageConfig:
         parsed = tuple(map(parse_diff_id, diff_ids))
     except ValueError as error:
         raise DataError(where, f"rootfs.diff_ids: {error}") from error
-    return ImageConfig(diff_ids=parsed, platform=_platform(data))
+    return ImageConfig(diff_ids=parsed, platform=parse_platform(data))
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
     """A manifest or manifest list; raises DataError that names *where*."""
-    data = _object(content, where)
+    data = parse_object(content, where)
     listed = data.get("manifests")
     is_list = str(data.get("mediaType")) in MANIFEST_LIST_TYPES or isinstance(listed, list)
     config = data.get("config")
@@ -90,16 +91,12 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         layers=_descriptors(data.get("layers"), f"{where}: layers"),
         instances=_descriptors(listed, f"{where}: manifests"),
         is_list=is_list,
+        media_type=str(data.get("mediaType") or OCI_MANIFEST),
     )
 
 
-def instance_digest(manifest_list: Manifest, platform: Platform) -> ManifestDigest | None:
-    """The one instance of the list for *platform*; None when there is none or more than one."""
-    fitting = [entry for entry in manifest_list.instances if entry.platform == platform]
-    return parse_manifest_digest(fitting[0].digest) if len(fitting) == 1 else None
-
-
-def _object(content: bytes, where: str) -> Mapping[str, object]:
+def parse_object(content: bytes, where: str) -> Mapping[str, object]:
+    """One JSON object; raises DataError that names *where*."""
     try:
         data: object = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -131,9 +128,12 @@ def _descriptor(value: object, where: str) -> Descriptor:
         digest=digest,
         size=size if isinstance(size, int) and size >= 0 else 0,
         media_type=media_type if isinstance(media_type, str) else "",
-        platform=_platform(platform) if isinstance(platform, dict) else None,
+        platform=parse_platform(platform) if isinstance(platform, dict) else None,
     )
 
 
-def _platform(data: Mapping[str, object]) -> Platform:
-    return Platform(os=str(data.get("os", "")), architecture=str(data.get("architecture", "")))
+def parse_platform(data: Mapping[str, object]) -> Platform:
+    """The platform that a config or a descriptor's ``platform`` says; never raises."""
+    names = (data.get(key) for key in ("os", "architecture", "variant"))
+    os, architecture, variant = (name if isinstance(name, str) else "" for name in names)
+    return Platform(os=os, architecture=architecture, variant=variant)

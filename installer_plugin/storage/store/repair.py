@@ -56,7 +56,7 @@ def remove_unfinished(graph_root: Path) -> None:
         if not abandoned:
             return
         for layer_id in abandoned:
-            _remove_layer(store, layer_id)
+            remove_layer(store, layer_id)
         kept = [layer.raw for id_, layer in records.layers.items() if id_ not in abandoned]
         layers_lock.announce_write()
         replace_file(graph_root / LAYERS_JSON, dump_records(kept))
@@ -100,7 +100,7 @@ def remove_images(graph_root: Path, image_ids: Collection[str]) -> None:
         layers_lock.announce_write()
         replace_file(graph_root / LAYERS_JSON, dump_records(marked))
         for layer_id in doomed:
-            _remove_layer(store, layer_id)
+            remove_layer(store, layer_id)
         kept = [layer.raw for id_, layer in records.layers.items() if id_ not in doomed]
         layers_lock.announce_write()
         replace_file(graph_root / LAYERS_JSON, dump_records(kept))
@@ -121,7 +121,8 @@ def _layers_of_these_alone(records: Records, image_ids: Collection[str]) -> froz
     return frozenset(own.difference(*map(chain, tops)))
 
 
-def _remove_layer(store: GraphRoot, layer_id: str) -> None:
+def remove_layer(store: GraphRoot, layer_id: str) -> None:
+    """Remove all files of a layer whose record is marked incomplete; the caller holds the locks."""
     folder, side = store.path / "overlay" / layer_id, store.path / "overlay-layers"
     if store.root.has_entry(f"overlay/{layer_id}/link"):
         link = store.read(f"overlay/{layer_id}/link", SMALL_FILE).decode("latin-1")
