@@ -456,6 +456,9 @@ def test_receipt_says_where_each_image_was_declared_and_what_was_proven(
         "link": "usr/lib/bootc/bound-images.d/1.image",
         "file": "usr/share/containers/systemd/1.image",
         "line": 2,
+        "kind": "image",
+        "names": [image_sources.web_by_digest],
+        "bootc_name": image_sources.web_by_digest,
     }
     assert entry["image_id"] == image_sources.web.id
     assert [layer["diff_id"] for layer in entry["layers"]] == list(image_sources.web.diff_ids)
