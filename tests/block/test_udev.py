@@ -10,6 +10,9 @@ from tests.block.scene import ROOT, SYSTEM, Part, boot, make_disk
 from tests.block.udevd import udevd_argv
 from tests.support.commands import Argv, CommandError, run
 
+# Each udevd looks at every disk of the machine: two are more than a test speaks of.
+pytestmark = pytest.mark.xdist_group("udevd")
+
 _OPEN = """
 import sys
 from pathlib import Path

@@ -1,21 +1,23 @@
 """The rules that the tests themselves keep: guard against processes, skips, coverage floors."""
 
+import ast
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import UnexpectedProcess
+from tests.conftest import TESTS, UnexpectedProcess
 from tests.support.commands import run
 from tests.support.coverage_gate import COMPLETE, shortfalls
 from tests.support.images import REPOSITORY
 from tests.support.waiting import SECONDS, wait_until
 
+PACKAGE = "installer_plugin"
 XDIST_PATIENCE = 5
 """Seconds that xdist gives a worker whose controller has ended before it interrupts the test."""
 
@@ -139,6 +141,79 @@ def _nested(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     return run(_nested_argv(directory, text, *arguments), cwd=REPOSITORY, ok=ok, env=env)
+
+
+# --- what a test replaces is looked up again -------------------------------------------------
+
+
+def _replaced_constants() -> Iterator[tuple[str, str]]:
+    """Modules of the package, and their constants that tests replace by `monkeypatch.setattr`."""
+    for file in TESTS.rglob("test_*.py"):
+        tree = ast.parse(file.read_text())
+        modules = {
+            alias.asname or alias.name: f"{node.module}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        for call in ast.walk(tree):
+            match call:
+                case ast.Call(
+                    func=ast.Attribute(attr="setattr"),
+                    args=[ast.Name(id=module), ast.Constant(value=str(name)), *_],
+                ) if name.isupper() and modules.get(module, "").startswith(f"{PACKAGE}."):
+                    yield modules[module], name
+                case ast.Call(
+                    func=ast.Attribute(attr="setattr"), args=[ast.Constant(value=str(path)), _]
+                ) if path.startswith(f"{PACKAGE}.") and path.rpartition(".")[2].isupper():
+                    module, _, name = path.rpartition(".")
+                    yield module, name
+
+
+def read_on_import(source: str, name: str) -> list[int]:
+    """Lines in which a module reads a name when it is imported: defaults, decorators, constants."""
+    lines: list[int] = []
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            at_once: list[ast.AST] = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
+            at_once += getattr(node, "decorator_list", [])
+            for child in at_once:
+                visit(child)
+            return
+        match node:
+            case ast.Name(id=found, ctx=ast.Load()) if found == name:
+                lines.append(node.lineno)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(source))
+    return lines
+
+
+def test_constant_that_a_test_replaces_is_not_bound_before() -> None:
+    replaced = set(_replaced_constants())
+    assert len(replaced) > 5
+    for module, name in replaced:
+        file = REPOSITORY / f"{module.replace('.', '/')}.py"
+        assert read_on_import(file.read_text(), name) == [], f"{module}.{name}: a test sees nothing"
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("def f(a=X): return a", [1]),
+        ("def f(*, a=X): return a", [1]),
+        ("class C:\n    def f(self, a=X): ...", [2]),
+        ("class C:\n    a: int = X", [2]),
+        ("Y = X * 2", [1]),
+        ("def f(a): return a + X", []),
+        ("class C:\n    def f(self): return X", []),
+        ("X = 1", []),
+    ],
+)
+def test_names_that_are_read_on_import_are_found(source: str, lines: list[int]) -> None:
+    assert read_on_import(source, "X") == lines
 
 
 @pytest.mark.parametrize(

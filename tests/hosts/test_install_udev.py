@@ -8,7 +8,7 @@ from tests.hosts.scene import Scene, bind
 from tests.support.commands import run
 from tests.support.leftovers import Machine
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("udevd")]
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
