@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.scene import APP, OTHER, SMALL, Images
 from tests.hosts.scene import (
+    PRELUDE,
     STANDIN,
     TO_DISK,
     Scene,
@@ -24,7 +25,7 @@ from tests.support.commands import run
 from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.formats import assert_as_described
 from tests.support.images import ImageSources
-from tests.support.kernel import MISC, has_device_mapper
+from tests.support.kernel import HIDE_DEVICE_MAPPER
 from tests.support.product import STORE, document, records
 from tests.support.stores import make_store
 
@@ -227,23 +228,38 @@ def test_bootc_that_calls_another_tool_is_followed_by_us(scene: Scene, tmp_path:
 # --- encrypted disks -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
-def test_encrypted_disk_where_the_kernel_can(scene: Scene, tmp_path: Path, *, inside: bool) -> None:
-    """Without a device mapper: bootc fails before it writes, and so do we."""
+PHRASE = "open sesame"
+LUKS = {"STANDIN_LUKS_PASSPHRASE": PHRASE}
+
+
+@pytest.fixture
+def key(scene: Scene, tmp_path: Path) -> tuple[str, ...]:
+    """Options that open an encrypted disk, which is larger than others."""
     make_disk(scene.disk, 2 << 30)
     bind(scene.container, APP)
-    secret = tmp_path / "secret"
-    secret.write_text("open sesame\n")
-    env = {"STANDIN_LUKS_PASSPHRASE": "open sesame"}
-    key = ("--passphrase-file", secret)
-    able = has_device_mapper(MISC.read_text())
-    done = scene.install(own=key, inside=inside, env=env, ok=0 if able else 7)
-    assert "open sesame" not in done.stderr
-    if able:
-        assert "1 image verified" in scene.verify(None, *map(str, key))
-    else:
-        assert "LUKS needs the device mapper, which this kernel does not have" in done.stderr
-        assert not any(scene.disk.read_bytes()[: 1 << 20])
+    file = tmp_path / "secret"
+    file.write_text(f"{PHRASE}\n")
+    return ("--passphrase-file", str(file))
+
+
+@pytest.mark.device_mapper
+@pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+def test_encrypted_disk(scene: Scene, key: tuple[str, ...], *, inside: bool) -> None:
+    done = scene.install(own=key, inside=inside, env=LUKS)
+    assert PHRASE not in done.stderr
+    assert "1 image verified" in scene.verify(None, *key)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+def test_encrypted_disk_where_the_kernel_cannot(
+    scene: Scene, key: tuple[str, ...], *, inside: bool
+) -> None:
+    """bootc fails before it writes, and so do we."""
+    argv = scene.argv(own=key, inside=inside, prelude=HIDE_DEVICE_MAPPER + PRELUDE)
+    done = run(argv, env=scene.env(LUKS, inside=inside), ok=(7,))
+    assert PHRASE not in done.stderr
+    assert "LUKS needs the device mapper, which this kernel does not have" in done.stderr
+    assert not any(scene.disk.read_bytes()[: 1 << 20])
 
 
 # --- file systems that are mounted already ---------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from tests.support.commands import run, unshared
 from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.images import ImageSources
+from tests.support.kernel import HIDE_DEVICE_MAPPER
 from tests.support.stores import Store, make_store
 
 pytestmark = pytest.mark.real
@@ -229,18 +230,23 @@ def test_wrong_target_is_untouched(
     assert not any(beginning(disk))
 
 
-def test_luks_where_the_kernel_can(disk: Path, container: Path) -> None:
-    able = "device-mapper" in Path("/proc/misc").read_text()
-    env = {"STANDIN_LUKS_PASSPHRASE": "open sesame"}
-    done = bootc(*TO_DISK, disk, root=container, env=env, ok=(0,) if able else (1,))
-    if able:
-        assert list(partitions(disk)) == ["BIOS-BOOT", "EFI-SYSTEM", "boot", "root"]
-        offset = int(partitions(disk)["root"]["start"]) * 512
-        probe = ("blkid", "-p", "-O", str(offset), "-o", "value", "-s", "TYPE", disk)
-        assert run(probe).stdout.strip() == "crypto_LUKS"
-    else:
-        assert "device mapper" in done.stderr
-        assert not any(beginning(disk))
+LUKS = {"STANDIN_LUKS_PASSPHRASE": "open sesame"}
+
+
+@pytest.mark.device_mapper
+def test_luks(disk: Path, container: Path) -> None:
+    bootc(*TO_DISK, disk, root=container, env=LUKS)
+    assert list(partitions(disk)) == ["BIOS-BOOT", "EFI-SYSTEM", "boot", "root"]
+    offset = int(partitions(disk)["root"]["start"]) * 512
+    probe = ("blkid", "-p", "-O", str(offset), "-o", "value", "-s", "TYPE", disk)
+    assert run(probe).stdout.strip() == "crypto_LUKS"
+
+
+def test_luks_where_the_kernel_cannot(disk: Path, container: Path) -> None:
+    argv = unshared((BOOTC, *TO_DISK, disk), prelude=f'{HIDE_DEVICE_MAPPER}exec "$@"\n')
+    done = run(argv, env={"STANDIN_CONTAINER_ROOT": str(container), **LUKS}, ok=(1,))
+    assert "device mapper" in done.stderr
+    assert not any(beginning(disk))
 
 
 # --- sources ---------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ MISSING = (
     "this kernel has no device mapper (none in /proc/misc, and no module to load);\n" + ELSEWHERE
 )
 NO_VFAT = "this kernel has no vfat (not in /proc/filesystems, no module to load);\n" + ELSEWHERE
+HIDE_DEVICE_MAPPER = f"mount --bind /dev/null {MISC}\n"
+"""A shell's command, in mounts of its own, after which the kernel seems to have none."""
 
 
 def has_device_mapper(misc: str) -> bool:
