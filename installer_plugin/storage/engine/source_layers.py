@@ -14,7 +14,7 @@ from installer_plugin.model import ResolvedImage
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_split import FileEntry
-from installer_plugin.storage.layer.tree import LayerTree, shown
+from installer_plugin.storage.layer.tree import LayerTree, cleaned, shown
 from installer_plugin.storage.store import locks
 from installer_plugin.storage.store.commit import SourceImage, StoredLayer
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -106,7 +106,7 @@ def _require_own_file(tree: LayerTree, diff: int, entry: FileEntry, folder: str)
     try:
         found = tree.lstat(place)
         # As the tools reach it, which confine no link to the layer.
-        reached = os.stat(entry.name.lstrip(b"/"), dir_fd=diff)
+        reached = os.stat(cleaned(entry.name).lstrip(b"/"), dir_fd=diff)
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
