@@ -142,6 +142,7 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             images=known.images,
             policy=policy_for(target, opened) if target else None,
             selected=known.selected or (),
+            stores=opened.sources.graph_roots,
             direct_only=work.request.engine is EngineChoice.DIRECT,
             target=target,
             closed_for_now=opened.disk is not None and opened.disk.read_only,

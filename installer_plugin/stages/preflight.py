@@ -24,6 +24,7 @@ from installer_plugin.model import (
 )
 from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
 from installer_plugin.storage.engine.select import Selected, required_tools
+from installer_plugin.storage.engine.source_layers import source_problems
 from installer_plugin.storage.engine.space import (
     MissingLayers,
     choose_scratch,
@@ -51,6 +52,8 @@ class Plan:
     images: tuple[ResolvedImage, ...]
     selected: tuple[Selected, ...] = ()
     """The same images with their engines."""
+    stores: tuple[Path, ...] = ()
+    """The local stores that images are copied from, primary first."""
     direct_only: bool = False
     """Whether a fallback engine is not wanted (``--engine direct``)."""
     target: TargetStore | None = None
@@ -73,6 +76,7 @@ def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
         *(check_direct(plan.selected) if plan.direct_only else ()),
         *check_lock(plan.images, plan.lock),
         *(check_architecture(plan.images, plan.machine) if plan.machine else ()),
+        *check_sources(plan),
         *(check_target(plan.target, closed=plan.closed_for_now) if plan.target else ()),
         *(check_space(plan, plan.target) if plan.target else ()),
     )
@@ -129,6 +133,20 @@ def check_direct(selected: Sequence[Selected]) -> Iterator[Problem]:
                 message=f"cannot be copied directly ({each.refusal})",
                 hint="use --engine auto, which takes skopeo for it",
             )
+
+
+def check_sources(plan: Plan) -> Iterator[Problem]:
+    """Stored layers that are not whole, or that no engine can carry; those that are there are left."""
+    try:
+        missing = layers_to_copy(plan.images, plan.target) if plan.target else None
+    except DataError:
+        missing = None  # the target's store is damaged: check_target says so
+    stored = [
+        (each.image, not each.engine.stages_on_target)
+        for each in plan.selected
+        if each.image.source.kind is SourceKind.CONTAINERS_STORAGE
+    ]
+    yield from source_problems(stored, plan.stores, missing)
 
 
 def check_lock(
