@@ -100,6 +100,6 @@ def write_receipt(text: str, places: Sequence[Path]) -> None:
             problem = Problem(
                 subject=str(place),
                 message=f"the receipt cannot be written: {error.strerror}",
-                hint=room_hint(place.parent) if is_full(error) else HINT,
+                hint=room_hint(error, (place.parent,)) if is_full(error) else HINT,
             )
             raise CopyError(problem) from error
