@@ -146,7 +146,8 @@ def check_sources(plan: Plan) -> Iterator[Problem]:
         for each in plan.selected
         if each.image.source.kind is SourceKind.CONTAINERS_STORAGE
     ]
-    yield from source_problems(stored, plan.stores, missing)
+    place = plan.target.physical_root if plan.target else None
+    yield from source_problems(stored, plan.stores, missing, place)
 
 
 def check_lock(

@@ -5,13 +5,16 @@ No content is read. What is wrong here every engine would find out, but late: wi
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from installer_plugin.errors import DataError, Problem
 from installer_plugin.files.rootfs import file_type
+from installer_plugin.storage.layer.file_copy import ATTRIBUTE_HINT, file_system_of
 from installer_plugin.storage.layer.metadata import OPAQUE_NAME, WHITEOUT_PREFIX
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_header import GLOBAL, Header, HeaderReader
@@ -21,14 +24,21 @@ from installer_plugin.storage.store.commit import StoredLayer
 
 MAX_PROBLEMS = 5
 """Problems of one layer that are listed; a layer that lost its files may have thousands."""
+ALWAYS_HELD = 512
+"""Bytes of attributes that every file system with attributes holds at one file."""
+NOT_HELD = (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP)
+"""What setxattr(2) says of a value that is too large for a file system, or of a kind that it lacks."""
 REPULL = "remove the image from that store and pull it again"
 REBUILD = "build the image again without such an entry: no engine can carry it"
 
 
-def layer_problems(stored: StoredLayer, *, by_tool: bool) -> tuple[Problem, ...]:
+def layer_problems(
+    stored: StoredLayer, *, by_tool: bool, target: Path | None = None
+) -> tuple[Problem, ...]:
     """The first problems of a layer: parts that are missing or short, entries that cannot be carried.
 
-    *by_tool*: whether a program reads it that confines no link to the layer.
+    *by_tool*: whether a program reads it that confines no link to the layer. *target*: a directory
+    that can be written, of the file system that the layer is to be on; None when it is not known.
     """
     store, layer = stored
     if store.root.has_entry(f"overlay/{layer.id}/composefs-data"):
@@ -52,7 +62,7 @@ def layer_problems(stored: StoredLayer, *, by_tool: bool) -> tuple[Problem, ...]
             stored_entries(store.root, layer.id) as entries,
         ):
             files = LayerFiles(tree, diff if by_tool else None, store.shown(folder))
-            check = _Check(files, store.shown(split))
+            check = _Check(files, store.shown(split), target)
             check.run(entries)
             return (*check.problems, *check.size_problems(layer.diff_size))[:MAX_PROBLEMS]
     except DataError as error:
@@ -111,8 +121,11 @@ def _unusable(error: DataError | OSError) -> str:
 class _Check:
     """One layer, while its tar-split file is read."""
 
-    def __init__(self, files: LayerFiles, split: str) -> None:
+    def __init__(self, files: LayerFiles, split: str, target: Path | None) -> None:
         self._files = files
+        self._target = target
+        self._tried: set[tuple[tuple[str, int], ...]] = set()
+        """Names and sizes of attributes that were tried on the target."""
         self._split = split
         self._size = 0
         self._seen: dict[bytes, bool] = {}
@@ -155,6 +168,8 @@ class _Check:
         if header.kind == GLOBAL:
             return
         name = _plain(header.name)
+        if header.xattrs and self._target is not None:
+            self._try_xattrs(name, header.xattrs, self._target)
         folder, _, base = name.rpartition(b"/")
         if b".." in name.split(b"/"):
             self._faults[name] = "leads out of the layer", REBUILD
@@ -170,6 +185,40 @@ class _Check:
             self._faults[name] = "is twice in the layer's tar stream, expected once", REBUILD
         else:
             self._seen[name] = bool(header.size)
+
+    def _try_xattrs(self, name: bytes, xattrs: Mapping[str, bytes], target: Path) -> None:
+        sizes = tuple(sorted((key, len(value)) for key, value in xattrs.items()))
+        if sizes in self._tried or sum(size for _, size in sizes) < ALWAYS_HELD:
+            return
+        self._tried.add(sizes)
+        if fault := xattr_fault(xattrs, target):
+            self._faults[name] = fault, ATTRIBUTE_HINT
+
+
+def xattr_fault(xattrs: Mapping[str, bytes], folder: Path) -> str:
+    """Why the file system of *folder* does not hold these attributes at one file; empty when it does.
+
+    A file without a name tries it out. Empty also where that cannot be tried.
+    """
+    try:
+        fd = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return ""  # read-only for now, or a file system without such files: copying will tell
+    try:
+        for name, value in sorted(xattrs.items()):
+            try:
+                os.setxattr(fd, name, value)
+            except OSError as error:
+                if error.errno not in NOT_HELD:
+                    continue
+                kind = file_system_of(folder.resolve())
+                return (
+                    f"its extended attribute {name} of {len(value)} bytes does not fit on the target's "
+                    f"file system ({kind}): {error.strerror}"
+                )
+    finally:
+        os.close(fd)
+    return ""
 
 
 def _plain(name: bytes) -> bytes:

@@ -76,11 +76,12 @@ def source_problems(
     selected: Sequence[tuple[ResolvedImage, bool]],
     stores: Sequence[Path],
     missing: Container[tuple[DiffId, ...]] | None,
+    target: Path | None = None,
 ) -> Iterator[Problem]:
     """What will keep the stored images from being copied and proven, each layer examined once.
 
     *selected*: images, each with whether a tool copies it. *missing*: the layers that will be copied,
-    by the chain of their diff IDs; None for all.
+    by the chain of their diff IDs; None for all. *target*: a directory on the target's file system.
     """
     examined: set[str] = set()
     with OpenStores(stores) as opened:
@@ -96,7 +97,7 @@ def source_problems(
                 if stored[1].id in examined or (missing is not None and chain not in missing):
                     continue
                 examined.add(stored[1].id)
-                for problem in layer_problems(stored, by_tool=by_tool):
+                for problem in layer_problems(stored, by_tool=by_tool, target=target):
                     yield replace(problem, where=image.bound.reference)
 
 

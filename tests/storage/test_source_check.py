@@ -15,19 +15,22 @@ from installer_plugin.storage.engine.source_check import MAX_PROBLEMS, layer_pro
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import LayerRecord
 from tests.support.crafted import Entry, layer_tar
+from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.handmade import LAYER, Handmade, handmade, packed, split
 
 FOLDER = Entry(name="etc", type=tarfile.DIRTYPE, mode=0o755)
 FILE = Entry(name="etc/file", content=b"content")
 
 
-def _problems(layer: Handmade, *, by_tool: bool = False) -> tuple[Problem, ...]:
+def _problems(
+    layer: Handmade, *, by_tool: bool = False, target: Path | None = None
+) -> tuple[Problem, ...]:
     record = LayerRecord(
         id=LAYER, parent=None, diff_id=None, diff_size=len(layer.tar), toc_digest=None, names=(),
         big_data_names=(), incomplete=False, mapped=False, raw={},
     )  # fmt: skip
     with GraphRoot(layer.root, Rootfs.open(layer.root)) as store:
-        return layer_problems((store, record), by_tool=by_tool)
+        return layer_problems((store, record), by_tool=by_tool, target=target)
 
 
 def _streamed(layer: Handmade, *entries: Entry) -> Handmade:
@@ -128,3 +131,28 @@ def test_list_of_problems_ends(tmp_path: Path) -> None:
     layer = handmade(tmp_path / "store", [FOLDER, *files])
     shutil.rmtree(layer.diff / "etc")
     assert len(_problems(layer)) == MAX_PROBLEMS
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind", "message"),
+    [
+        ({"user.big": 60_000}, "ext4", "user.big of 60000 bytes does not fit"),
+        ({"user.a": 800, "user.b": 800}, "ext4", "user.b of 800 bytes does not fit"),
+        ({"user.big": 60_000}, "btrfs", "user.big of 60000 bytes does not fit"),
+        ({"user.big": 60_000}, "xfs", ""),
+        ({"user.small": 800}, "ext4", ""),
+    ],
+)
+def test_attributes_are_tried_on_the_target(
+    sizes: dict[str, int], kind: FsKind, message: str, tmp_path: Path, loop_fs: LoopFsFactory
+) -> None:
+    pax = {f"SCHILY.xattr.{name}": "z" * size for name, size in sizes.items()}
+    layer = handmade(tmp_path / "store", [FOLDER])
+    layer = _streamed(layer, FOLDER, Entry(name="empty", pax=pax))
+    mount = loop_fs(kind, 400 << 20).mount
+    before = sorted(mount.iterdir())
+    problems = _problems(layer, target=mount)
+    assert [problem.subject for problem in problems] == [f"{layer.diff}/empty"] * bool(message)
+    assert all(message in p.message and f"({kind})" in p.message for p in problems)
+    assert all("xfs" in problem.hint for problem in problems)
+    assert sorted(mount.iterdir()) == before
