@@ -35,6 +35,7 @@ from installer_plugin.storage.engine.space import (
     scratch_room,
 )
 from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
+from installer_plugin.storage.source.layout_blobs import blob_problems
 from installer_plugin.storage.source.platforms import runs
 from installer_plugin.storage.store.consistency import store_problems
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -146,6 +147,9 @@ def check_sources(plan: Plan) -> Iterator[Problem]:
         for each in plan.selected
         if each.image.source.kind is SourceKind.CONTAINERS_STORAGE
     ]
+    wanted = plan.images if missing is None else [image for image, _ in missing.values()]
+    for image in {image.image_id: image for image in wanted}.values():
+        yield from blob_problems(image)
     place = plan.target.physical_root if plan.target else None
     yield from source_problems(stored, plan.stores, missing, place)
 
