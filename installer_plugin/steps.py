@@ -47,7 +47,7 @@ from installer_plugin.stages.preflight import (
     preflight,
     tool_version,
 )
-from installer_plugin.stages.record import creation_time, pair, record
+from installer_plugin.stages.record import creation_time, pair, receipt_problems, record
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.stages.retract import retracted_if_refuted
 from installer_plugin.stages.verify import VerifyOptions, verify
@@ -133,6 +133,8 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
     """Check tools, engines, space, lock file and target."""
     if known.resolution is None:
         known = resolved(work, opened, known)
+    if known.bound:
+        creation_time(work.context.env)
     known = _with_engines(work, opened, known)
     target = require_target(work.request) if work.request.target else None
     with configured():
@@ -140,6 +142,7 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             images=known.images,
             policy=policy_for(target, opened) if target else None,
             selected=known.selected or (),
+            stores=opened.sources.graph_roots,
             direct_only=work.request.engine is EngineChoice.DIRECT,
             target=target,
             closed_for_now=opened.disk is not None and opened.disk.read_only,
@@ -148,7 +151,7 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             machine=None if work.request.allow_other_architecture else platform_of(opened.root),
         )
         work.events.step("preflight", "checking tools, space and target")
-        problems = preflight(plan, work.runner)
+        problems = (*preflight(plan, work.runner), *receipt_problems(work.request.receipts))
     declared = ((image.reference, finding) for image in known.bound for finding in image.findings)
     findings = (*declared, *bootc_findings(known.images))
     return replace(known, problems=problems, findings=findings)

@@ -18,7 +18,7 @@ def uses_of(nodes: tuple[BlockNode, ...]) -> Iterator[Problem]:
     """What is made of a device and of what stands on it."""
     for top in nodes:
         for node in top.walk():
-            yield from (_use(node.path, point) for point in node.mount_points)
+            yield from _mounts(node)
             for child in node.children:
                 if child.kind != "part":
                     yield Problem(
@@ -28,13 +28,20 @@ def uses_of(nodes: tuple[BlockNode, ...]) -> Iterator[Problem]:
                     )
 
 
-def _use(path: str, point: str) -> Problem:
-    if point == SWAP:
-        message, hint = "is swap space in use, expected a free device", f"swapoff {path}"
-    else:
-        message = f"is mounted on {point}, expected a device that is not mounted"
-        hint = f"unmount it (umount {point}), or name the directory as the target"
-    return Problem(subject=path, message=message, hint=hint)
+def _mounts(node: BlockNode) -> Iterator[Problem]:
+    """Swap space, and one problem for all places at which the device is mounted."""
+    if SWAP in node.mount_points:
+        message = "is swap space in use, expected a free device"
+        yield Problem(subject=node.path, message=message, hint=f"swapoff {node.path}")
+    points = tuple(dict.fromkeys(point for point in node.mount_points if point != SWAP))
+    if points:
+        # The last one first: it may lie below another.
+        unmount = " ".join(sorted(points, reverse=True))
+        yield Problem(
+            subject=node.path,
+            message=f"is mounted on {', '.join(points)}, expected a device that is not mounted",
+            hint=f"unmount it (umount {unmount}), or name the directory as the target",
+        )
 
 
 def require_free(device: Path, runner: Runner) -> None:

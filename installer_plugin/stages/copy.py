@@ -20,6 +20,7 @@ from installer_plugin.storage.engine.space import (
     MissingLayers,
     choose_scratch,
     layers_to_copy,
+    need_of,
     room_hint,
     scratch_need,
 )
@@ -153,9 +154,13 @@ class _Batch:
                         self._is_complete(image)
                         yield image
         except CommandError as error:
-            raise CopyError(_failed(self._under_way(), error, written)) from error
+            raise CopyError(_failed(self._under_way(), error, written, self._need())) from error
         except OSError as error:
-            raise _disk_error(error, written) from error
+            raise _disk_error(error, written, self._need()) from error
+
+    def _need(self) -> int:
+        """Bytes of all that is missing: what was written of it may have been removed again."""
+        return need_of(tuple(self.missing.values())).bytes
 
     def _scratch_place(self, target: TargetStore, places: Sequence[Path]) -> Path:
         if self.engine.stages_on_target:
@@ -233,16 +238,17 @@ def rolled_back_on_failure(target: TargetStore, events: Events) -> Iterator[None
         raise
 
 
-def _failed(subject: str, error: CommandError, written: Sequence[Path]) -> Problem:
-    full = os.strerror(errno.ENOSPC).lower() in error.stderr.lower()
-    hint = room_hint(*written) if full else "run the copy again"
-    return error.problem(subject, hint=hint)
+def _failed(subject: str, error: CommandError, written: Sequence[Path], need: int = 0) -> Problem:
+    said = error.stderr.lower()
+    full = any(os.strerror(number).lower() in said for number in (errno.ENOSPC, errno.EDQUOT))
+    hint = "mend what the program names, then run the copy again"
+    return error.problem(subject, hint=room_hint(said, written, need) if full else hint)
 
 
-def _disk_error(error: OSError, written: Sequence[Path]) -> CopyError:
+def _disk_error(error: OSError, written: Sequence[Path], need: int = 0) -> CopyError:
     look = "look at the target's file system (df, dmesg) and run the copy again"
     return CopyError.of(
         str(error.filename or written[0]),
         f"cannot be written: {error.strerror}",
-        hint=room_hint(*written) if is_full(error) else look,
+        hint=room_hint(error, written, need) if is_full(error) else look,
     )

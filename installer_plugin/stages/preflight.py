@@ -24,6 +24,7 @@ from installer_plugin.model import (
 )
 from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
 from installer_plugin.storage.engine.select import Selected, required_tools
+from installer_plugin.storage.engine.source_layers import source_problems
 from installer_plugin.storage.engine.space import (
     MissingLayers,
     choose_scratch,
@@ -34,6 +35,7 @@ from installer_plugin.storage.engine.space import (
     scratch_room,
 )
 from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
+from installer_plugin.storage.source.layout_blobs import blob_problems
 from installer_plugin.storage.source.platforms import runs
 from installer_plugin.storage.store.consistency import store_problems
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -51,6 +53,8 @@ class Plan:
     images: tuple[ResolvedImage, ...]
     selected: tuple[Selected, ...] = ()
     """The same images with their engines."""
+    stores: tuple[Path, ...] = ()
+    """The local stores that images are copied from, primary first."""
     direct_only: bool = False
     """Whether a fallback engine is not wanted (``--engine direct``)."""
     target: TargetStore | None = None
@@ -73,6 +77,7 @@ def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
         *(check_direct(plan.selected) if plan.direct_only else ()),
         *check_lock(plan.images, plan.lock),
         *(check_architecture(plan.images, plan.machine) if plan.machine else ()),
+        *check_sources(plan),
         *(check_target(plan.target, closed=plan.closed_for_now) if plan.target else ()),
         *(check_space(plan, plan.target) if plan.target else ()),
     )
@@ -129,6 +134,24 @@ def check_direct(selected: Sequence[Selected]) -> Iterator[Problem]:
                 message=f"cannot be copied directly ({each.refusal})",
                 hint="use --engine auto, which takes skopeo for it",
             )
+
+
+def check_sources(plan: Plan) -> Iterator[Problem]:
+    """Stored layers that are not whole, or that no engine can carry; those that are there are left."""
+    try:
+        missing = layers_to_copy(plan.images, plan.target) if plan.target else None
+    except DataError:
+        missing = None  # the target's store is damaged: check_target says so
+    stored = [
+        (each.image, not each.engine.stages_on_target)
+        for each in plan.selected
+        if each.image.source.kind is SourceKind.CONTAINERS_STORAGE
+    ]
+    wanted = plan.images if missing is None else [image for image, _ in missing.values()]
+    for image in {image.image_id: image for image in wanted}.values():
+        yield from blob_problems(image)
+    place = plan.target.physical_root if plan.target else None
+    yield from source_problems(stored, plan.stores, missing, place)
 
 
 def check_lock(

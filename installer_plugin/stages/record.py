@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def creation_time(env: Mapping[str, str]) -> str:
     """
     epoch = env.get("SOURCE_DATE_EPOCH")
     try:
-        moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+        moment = datetime.fromtimestamp(_seconds(epoch), UTC) if epoch else datetime.now(UTC)
     except (ValueError, OverflowError, OSError) as error:
         problem = Problem(
             subject="SOURCE_DATE_EPOCH",
@@ -47,6 +49,36 @@ def creation_time(env: Mapping[str, str]) -> str:
         )
         raise ConfigError(problem) from error
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _seconds(epoch: str) -> int:
+    """Decimal digits and nothing else, as the specification has it; raises ValueError."""
+    if not (epoch.isascii() and epoch.isdigit()):
+        raise ValueError(epoch)
+    return int(epoch)
+
+
+def receipt_problems(places: Sequence[Path]) -> Iterator[Problem]:
+    """What will keep receipts from being written to *places*; no name is made in them."""
+    for place in places:
+        fault = _folder_fault(place.absolute().parent)
+        if place.is_dir():
+            fault = "it is a directory, expected a file or nothing"
+        if fault:
+            message = f"the receipt cannot be written: {fault}"
+            yield Problem(subject=str(place), message=message, hint="name another --receipt file")
+
+
+def _folder_fault(folder: Path) -> str:
+    """Why no file can be made in *folder*; empty when one can. A file without a name tries it out."""
+    try:
+        os.close(os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            return f"{folder}: {error.strerror}"
+        if not os.access(folder, os.W_OK):
+            return f"{folder}: not writable"
+    return ""
 
 
 def record(receipt: Receipt, places: Sequence[Path]) -> str:
@@ -68,6 +100,6 @@ def write_receipt(text: str, places: Sequence[Path]) -> None:
             problem = Problem(
                 subject=str(place),
                 message=f"the receipt cannot be written: {error.strerror}",
-                hint=room_hint(place.parent) if is_full(error) else HINT,
+                hint=room_hint(error, (place.parent,)) if is_full(error) else HINT,
             )
             raise CopyError(problem) from error

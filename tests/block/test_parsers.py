@@ -169,13 +169,35 @@ def test_lsblk_tells_all_uses() -> None:
     told = [str(problem) for problem in uses_of((disk,))]
     assert told == [
         "/dev/vda1: is swap space in use, expected a free device",
-        "/dev/vda2: is mounted on /, expected a device that is not mounted",
-        "/dev/vda2: is mounted on /home, expected a device that is not mounted",
+        "/dev/vda2: is mounted on /, /home, expected a device that is not mounted",
         "/dev/vda3: is in use by /dev/mapper/luks (crypt), expected a free device",
     ]
     assert parse_lsblk(LSBLK_OLD, "x") == (
         BlockNode(path="/dev/sda", kind="disk", mount_points=("/mnt",)),
     )
+
+
+@pytest.mark.parametrize(
+    ("points", "told"),
+    [
+        (("/a", "/a"), [("is mounted on /a", "(umount /a)")]),
+        (("/a", "/a/b"), [("is mounted on /a, /a/b", "(umount /a/b /a)")]),
+        (
+            ("[SWAP]", "/a"),
+            [("is swap space in use", "swapoff"), ("is mounted on /a", "umount /a")],
+        ),
+        ((), []),
+    ],
+)
+def test_all_mounts_of_a_device_are_one_problem(
+    points: tuple[str, ...], told: list[tuple[str, str]]
+) -> None:
+    node = BlockNode(path="/dev/sda", kind="disk", mount_points=points)
+    problems = tuple(uses_of((node,)))
+    assert len(problems) == len(told)
+    for problem, (message, hint) in zip(problems, told, strict=True):
+        assert message in problem.message
+        assert hint in problem.hint
 
 
 def test_lvs_leaves_out_what_only_serves_others() -> None:

@@ -466,9 +466,27 @@ def test_receipt_says_where_each_image_was_declared_and_what_was_proven(
     assert {"content", "metadata"} <= set(entry["verified"])
 
 
-def test_date_that_is_none_is_wrong_usage(root: Path, lab: Lab) -> None:
-    done = lab.run("copy", root, lab.target, ok=2, env={"SOURCE_DATE_EPOCH": "yesterday"})
-    assert "SOURCE_DATE_EPOCH: is 'yesterday', expected seconds since 1970" in done.stderr
+@pytest.mark.parametrize("epoch", ["yesterday", "1_700_000_000", "+5", "-1", " 7 ", "1.5"])
+def test_date_that_is_none_is_wrong_usage_before_anything_is_copied(
+    epoch: str, root: Path, lab: Lab
+) -> None:
+    env = {"SOURCE_DATE_EPOCH": epoch}
+    lab.run("check", root, ok=2, env=env)
+    done = lab.run("copy", root, lab.target, ok=2, env=env)
+    assert f"SOURCE_DATE_EPOCH: is {epoch!r}, expected seconds since 1970" in done.stderr
+    assert list(lab.target.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["absent/r.json", "file/r.json", "folder", "/proc/r.json"])
+def test_receipt_that_cannot_be_written_is_known_before_anything_is_copied(
+    place: str, root: Path, lab: Lab
+) -> None:
+    (lab.directory / "file").touch()
+    (lab.directory / "folder").mkdir()
+    receipt = lab.directory / place
+    done = lab.run("copy", root, lab.target, "--receipt", receipt, ok=4)
+    assert f"error: {receipt}: the receipt cannot be written" in done.stderr
+    assert list(lab.target.iterdir()) == []
 
 
 # --- signals -----------------------------------------------------------------------------------

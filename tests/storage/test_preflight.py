@@ -36,6 +36,7 @@ from installer_plugin.storage.store.target_store import TargetStore, find_target
 from tests.support.commands import run
 from tests.support.disks import LoopFsFactory
 from tests.support.images import ImageSources
+from tests.support.product import Lab, records
 from tests.support.values import bound, diff_id, digest, hexa, resolved
 
 
@@ -329,3 +330,26 @@ def test_what_bootc_alone_would_do_is_a_finding(
 def test_real_tools_are_new_enough() -> None:
     assert tuple(check_tools(tuple(stage.MINIMUM_VERSIONS), Runner())) == ()
     assert stage.tool_version("skopeo", Runner()) in run(("skopeo", "--version")).stdout
+
+
+# --- the source's layers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["auto", "direct", "skopeo", "podman"])
+@pytest.mark.parametrize(
+    "part", ["overlay/{}/diff", "overlay/{}", "overlay-layers/{}.tar-split.gz"]
+)
+def test_part_that_a_source_layer_lacks_is_known_before_copying(
+    part: str, engine: str, lab: Lab, image_sources: ImageSources
+) -> None:
+    store = lab.directory / "damaged"
+    run(("cp", "--archive", image_sources.store.root, store))
+    web = records(store, "images")[image_sources.web.id]
+    gone = store / part.format(web["layer"])
+    run(("rm", "--recursive", gone))
+    argv = (lab.root(image_sources.web.name), "--store", store, "--engine", engine)
+    lab.run("check", *argv, ok=4)
+    done = lab.run("copy", argv[0], lab.target, *argv[1:], ok=4)
+    assert str(gone) in done.stderr
+    assert "pull it again" in done.stderr
+    assert list(lab.target.iterdir()) == []

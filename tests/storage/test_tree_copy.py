@@ -11,6 +11,7 @@ import pytest
 from installer_plugin.errors import DataError
 from installer_plugin.storage.layer import file_copy
 from installer_plugin.storage.layer.file_copy import Moved
+from installer_plugin.storage.layer.jobs import CopyLayer
 from installer_plugin.storage.layer.tree_copy import AHEAD_FILES, OPEN_LEVELS, copy_tree
 from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.leftovers import open_descriptors
@@ -184,6 +185,37 @@ def test_full_target_is_the_disks_error(tmp_path: Path, loop_fs: LoopFsFactory) 
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [{"user.big": 60_000}, {f"user.many{number}": 1000 for number in range(9)}],
+    ids=["large", "many"],
+)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_attribute_that_the_target_cannot_hold_is_named(
+    kind: str, attributes: dict[str, int], tmp_path: Path, loop_fs: LoopFsFactory
+) -> None:
+    source = loop_fs("xfs", 400 * MIB).mount / "source"
+    place = source / kind
+    source.mkdir()
+    place.mkdir() if kind == "folder" else place.touch()
+    for name, size in attributes.items():
+        os.setxattr(place, name, b"z" * size)
+    with pytest.raises(DataError) as caught:
+        copied(source, loop_fs("ext4", 100 * MIB).mount / "copy")
+    assert str(caught.value).startswith(f"/{kind}: its extended attribute user.")
+    assert "bytes cannot be set on the target's file system (ext4): No space" in str(caught.value)
+    assert "xfs" in caught.value.hint
+
+
+def test_source_that_is_missing_is_not_the_targets_fault(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    job = CopyLayer(tmp_path, "x", tmp_path / "target", 0, shown="/store/overlay/x/diff")
+    with pytest.raises(DataError) as caught:
+        job.run(lambda _: None)
+    text = "/store/overlay/x/diff: cannot be read from the source: No such file or directory"
+    assert str(caught.value) == text
+
+
 def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "copy"
     (source / "a/b").mkdir(parents=True)
@@ -192,7 +224,7 @@ def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
     (target / "a").mkdir()
     with pytest.raises(DataError) as caught:
         copy(source, target, lambda _: None)
-    assert str(caught.value) == "/a: cannot be copied: File exists"
+    assert str(caught.value) == "/a: cannot be written to the target: File exists"
 
 
 def test_file_that_becomes_shorter_is_named(
@@ -206,7 +238,7 @@ def test_file_that_becomes_shorter_is_named(
     target.mkdir()
     with pytest.raises(DataError) as caught:
         copy(source, target, lambda _: os.truncate(source / "file", 4096))
-    assert str(caught.value) == "/file: cannot be copied: it became shorter meanwhile"
+    assert str(caught.value) == "/file: cannot be read from the source: it became shorter meanwhile"
 
 
 class StopError(Exception):

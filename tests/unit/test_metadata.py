@@ -432,7 +432,14 @@ def test_whiteout_with_content_cannot_be_proven(tmp_path: Path) -> None:
     assert layer.defects() == [("", "has content in its tar stream that unpacking drops")]
 
 
-@pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "../up", "a/../b"])
+@pytest.mark.parametrize("name", ["usr/../y", "usr/lib/../../y", "./usr/./../y"])
+def test_name_with_inner_dots_is_the_file_that_unpacking_made(tmp_path: Path, name: str) -> None:
+    usr, lib = (Entry(name=n, type=tarfile.DIRTYPE, mode=0o755) for n in ("usr", "usr/lib"))
+    layer = handmade(tmp_path / "store", [usr, lib, Entry(name=name, content=b"y")])
+    assert layer.defects() == []
+
+
+@pytest.mark.parametrize("name", [".wh.", ".wh..", ".wh...", "../up", "a/../../b"])
 def test_hostile_names_in_the_stream(tmp_path: Path, name: str) -> None:
     layer = _bare(tmp_path, Entry(name=name))
     (layer.diff / "a").mkdir()

@@ -74,7 +74,7 @@ def test_last_component_is_not_followed(tree: LayerTree) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        b"..", b"../outside", b"usr/../../outside", b"usr/..", b"/..", b"a\0b", b"a\0/b",
+        b"..", b"../outside", b"usr/../../outside", b"./..", b"/..", b"a\0b", b"a\0/b",
         b"n" * 256, b"n" * 256 + b"/x", b"a/" * 3000,
     ],
     ids=repr,
@@ -82,6 +82,30 @@ def test_last_component_is_not_followed(tree: LayerTree) -> None:
 def test_hostile_names_are_refused(tree: LayerTree, name: bytes) -> None:
     with pytest.raises(DataError):
         tree.place(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("usr/../y", b"y"),
+        ("usr/lib/../lib/./x", b"usr/lib/x"),
+        ("usr/lib/deep/../../x", b"usr/x"),
+        ("/usr//missing/../lib/x", b"usr/lib/x"),
+        ("out/../usr/x", b"usr/x"),
+        ("usr/..", b""),
+        ("usr/lib/..", b"usr"),
+        ("..usr", b"..usr"),
+        ("a..b/..c", None),
+    ],
+)
+def test_inner_dots_are_taken_out_of_the_text(
+    tree: LayerTree, name: str, path: bytes | None
+) -> None:
+    if path is None:
+        with pytest.raises(FileNotFoundError):
+            tree.place(name.encode())
+    else:
+        assert tree.place(name.encode()).path == path
 
 
 @pytest.mark.parametrize("name", ["loop/x", "usr/lib/deep/file/x", "missing/x", "out/x"])

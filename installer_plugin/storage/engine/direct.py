@@ -24,6 +24,7 @@ from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.engine.direct_guards import image_refusal
 from installer_plugin.storage.engine.source_layers import OpenStores
 from installer_plugin.storage.layer.jobs import CopyLayer, path_for_others
+from installer_plugin.storage.layer.tree_copy import READ_HINT
 from installer_plugin.storage.store.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import big_data_file_name
@@ -117,6 +118,7 @@ def _staged(stored: StoredLayer, scratch: Path) -> CopyLayer:
         layer_id=record.id,
         target=staged / "diff",
         weight=record.diff_size or 0,
+        shown=store.shown(f"overlay/{record.id}/diff"),
     )
 
 
@@ -153,4 +155,5 @@ def _copy_file(store: GraphRoot, path: str, target: Path) -> None:
     except OSError as error:
         if is_full(error):
             raise
-        raise DataError(store.shown(path), f"cannot be copied: {error.strerror}") from error
+        message = f"cannot be copied from the source: {error.strerror}"
+        raise DataError(store.shown(path), message, hint=READ_HINT) from error

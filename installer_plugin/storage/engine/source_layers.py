@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from installer_plugin.errors import DataError
-from installer_plugin.files.rootfs import file_type
-from installer_plugin.model import ResolvedImage
+from installer_plugin.errors import DataError, Problem
+from installer_plugin.model import DiffId, ResolvedImage
 from installer_plugin.storage.base import search_order
+from installer_plugin.storage.engine.source_check import REPULL, LayerFiles, layer_problems
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_split import FileEntry
-from installer_plugin.storage.layer.tree import LayerTree, shown
+from installer_plugin.storage.layer.tree import LayerTree
 from installer_plugin.storage.store import locks
 from installer_plugin.storage.store.commit import SourceImage, StoredLayer
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -72,13 +72,37 @@ def _find_source(opened: Sequence[_OpenedStore], image: ResolvedImage) -> Source
     return SourceImage(store, record, tuple((where[layer.id], layer) for layer in chain))
 
 
-def require_own_content(images: Sequence[ResolvedImage], stores: Sequence[Path]) -> None:
-    """Raise DataError unless all content of *images* is in regular files of their own layers.
+def source_problems(
+    selected: Sequence[tuple[ResolvedImage, bool]],
+    stores: Sequence[Path],
+    missing: Container[tuple[DiffId, ...]] | None,
+    target: Path | None = None,
+) -> Iterator[Problem]:
+    """What will keep the stored images from being copied and proven, each layer examined once.
 
-    containers-storage opens whatever has the name of a file with content: it would wait for the writer
-    of a fifo, read a device without end, and follow a link out of the store
-    (containers/storage drivers/fsdiff.go, tar-split tar/storage/getter.go).
+    *selected*: images, each with whether a tool copies it. *missing*: the layers that will be copied,
+    by the chain of their diff IDs; None for all. *target*: a directory on the target's file system.
     """
+    examined: set[str] = set()
+    with OpenStores(stores) as opened:
+        for image, by_tool in selected:
+            chain: tuple[DiffId, ...] = ()
+            try:
+                source = opened.source_of(image)
+            except DataError as error:
+                yield error.problem(hint=f"podman pull {image.bound.reference}")
+                continue
+            for stored, layer in zip(source.layers, image.layers, strict=True):
+                chain = (*chain, layer.diff_id)
+                if stored[1].id in examined or (missing is not None and chain not in missing):
+                    continue
+                examined.add(stored[1].id)
+                for problem in layer_problems(stored, by_tool=by_tool, target=target):
+                    yield replace(problem, where=image.bound.reference)
+
+
+def require_own_content(images: Sequence[ResolvedImage], stores: Sequence[Path]) -> None:
+    """Raise DataError unless all content of *images* is in regular files of their own layers."""
     with OpenStores(stores) as opened:
         layers = {each[1].id: each for image in images for each in opened.source_of(image).layers}
         for stored in layers.values():
@@ -89,29 +113,13 @@ def _require_own_files(stored: StoredLayer) -> None:
     store, layer = stored
     folder = f"overlay/{layer.id}/diff"
     if not store.root.has_entry(f"overlay-layers/{layer.id}.tar-split.gz"):
-        return  # packed afresh from what is there, where links are links and fifos are fifos
+        return  # packed again from what is there, where links are links and fifos are fifos
     with (
         store.root.directory(folder) as diff,
         LayerTree(os.dup(diff)) as tree,
         stored_entries(store.root, layer.id) as entries,
     ):
+        files = LayerFiles(tree, diff, store.shown(folder))
         for entry in entries:
-            if isinstance(entry, FileEntry) and entry.size:
-                _require_own_file(tree, diff, entry, store.shown(folder))
-
-
-def _require_own_file(tree: LayerTree, diff: int, entry: FileEntry, folder: str) -> None:
-    path = f"{folder}{shown(entry.name)}"
-    place = tree.place(entry.name)
-    try:
-        found = tree.lstat(place)
-        # As the tools reach it, which confine no link to the layer.
-        reached = os.stat(entry.name.lstrip(b"/"), dir_fd=diff)
-    except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise DataError(path, f"is a {file_type(found.st_mode)}, expected a regular file")
-    if (found.st_dev, found.st_ino) != (reached.st_dev, reached.st_ino):
-        raise DataError(path, "is reached through a link out of the layer, expected a regular file")
-    if found.st_size != entry.size:
-        raise DataError(path, f"has {found.st_size} bytes, expected {entry.size}")
+            if isinstance(entry, FileEntry) and entry.size and (fault := files.fault(entry)):
+                raise DataError(files.path(entry.name), fault, hint=REPULL)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ BLOCK = 4096
 RECORDS_SHARE = 0.01
 """tar-split files, records and directories, in parts of the layers' bytes; seen: 0.2 to 0.6 %."""
 RECORDS_FLOOR = 1 << 20
+TEMPORARY_NEED = 1 << 20
+"""Bytes that programs want of a directory for temporary files that we do not write to ourselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,38 @@ def free_room(path: Path) -> Room:
     return Room(stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else None)
 
 
-def room_hint(*places: Path) -> str:
-    """The next step when a disk is full: what is free where we write, each file system once."""
-    by_device = {path.stat().st_dev: path for path in reversed(places)}
-    free = []
-    for path in reversed(by_device.values()):
-        room = free_room(path)
-        inodes = "" if room.inodes is None else f" and {room.inodes} inodes"
-        free.append(f"{iec(room.bytes)}{inodes} are free on {path}")
-    return f"make room and run the copy again: {', '.join(free)}"
+def room_hint(error: OSError | str, places: Sequence[Path], need: int = 1 << 20) -> str:
+    """The next step after *error* (or what a program said) that something is full.
+
+    *places*: where we write; *need*: bytes that were to be written there. A full disk is one of
+    several things that the kernel calls so: where there is room, another is named.
+    """
+    said = error.lower() if isinstance(error, str) else os.strerror(error.errno or 0).lower()
+    if os.strerror(errno.EDQUOT).lower() in said:
+        return "raise the quota of the place that is named (quota, xfs_quota, btrfs qgroup)"
+    if "inotify" in said:
+        return "raise the limit of the kernel (sysctl fs.inotify.max_user_watches)"
+    if "xattr" in said:
+        return "the target's file system cannot hold that extended attribute: use xfs, for example"
+    temporary = Path(tempfile.gettempdir())
+    by_device = {path.stat().st_dev: path for path in reversed((*places, Path("/tmp"), temporary))}  # noqa: S108
+    rooms = [(path, free_room(path)) for path in reversed(by_device.values())]
+    written = {path.stat().st_dev for path in places}
+    full = [
+        _free(path, room)
+        for path, room in rooms
+        if room.inodes == 0
+        or room.bytes < (need if path.stat().st_dev in written else TEMPORARY_NEED)
+    ]
+    if full:
+        return f"make room and run the copy again: {', '.join(full)}"
+    free = ", ".join(_free(path, room) for path, room in rooms)
+    return f"the disks have room ({free}): look for a quota, or another limit, of what is named"
+
+
+def _free(path: Path, room: Room) -> str:
+    inodes = "" if room.inodes is None else f" and {room.inodes} inodes"
+    return f"{iec(room.bytes)}{inodes} are free on {path}"
 
 
 def missing_layers(

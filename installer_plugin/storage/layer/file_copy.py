@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 
+from installer_plugin.errors import DataError, is_full
 from installer_plugin.files.rootfs import Closing
 from installer_plugin.storage.layer.direct_io import LARGE, PieceReader, bypass_cache, write_all
 
 LABEL = "security.selinux"
 """Not copied: the target's own policy decides it."""
+ATTRIBUTE_HINT = "use a target file system that holds it: xfs, or ext4 made with -O ea_inode"
 PIECE = 1 << 24
 """Bytes copied by one call, so that there is progress to report."""
 SHORTER = "it became shorter meanwhile"
@@ -121,15 +124,50 @@ def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def copy_xattrs(source: int | str, target: int | str) -> None:
-    """Copy all extended attributes but the label, between descriptors or of links; raises OSError."""
+    """Copy all extended attributes but the label, between descriptors or of links.
+
+    Raises OSError, and DataError that names the attribute when the target does not take it.
+    """
+    follow = isinstance(target, int)
+    for name, value in _xattrs(source).items():
+        try:
+            os.setxattr(target, name, value, follow_symlinks=follow)
+        except OSError as error:
+            place = Path(f"/proc/self/fd/{target}" if isinstance(target, int) else target)
+            folder = place.resolve().parent if isinstance(target, int) else place.parent.resolve()
+            room = os.statvfs(folder)
+            if is_full(error) and room.f_bavail * room.f_frsize < PIECE:
+                raise  # a full disk, not a full inode
+            raise DataError(
+                name,
+                f"its extended attribute {name} of {len(value)} bytes cannot be set on the target's "
+                f"file system ({file_system_of(folder)}): {error.strerror}",
+                hint=ATTRIBUTE_HINT,
+            ) from error
+
+
+def _xattrs(source: int | str) -> Mapping[str, bytes]:
     follow = isinstance(source, int)
     try:
         names = os.listxattr(source, follow_symlinks=follow)
+        return {
+            name: os.getxattr(source, name, follow_symlinks=follow)
+            for name in names
+            if name != LABEL
+        }
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        return
-    for name in names:
-        if name != LABEL:
-            value = os.getxattr(source, name, follow_symlinks=follow)
-            os.setxattr(target, name, value, follow_symlinks=follow)
+        if error.errno == errno.EOPNOTSUPP:
+            return {}
+        message = f"its extended attributes cannot be read from the source: {error.strerror}"
+        raise DataError("extended attributes", message) from error
+
+
+def file_system_of(folder: Path) -> str:
+    """Type of the file system of *folder*, a path without links (proc_pid_mountinfo(5))."""
+    best, kind = 0, "unknown"
+    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+        mount, _, rest = line.partition(" - ")
+        point = Path(mount.split()[4].replace("\\040", " "))
+        if folder.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), rest.split()[0]
+    return kind

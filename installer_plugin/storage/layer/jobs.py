@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.pool_worker import Progress
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading, prove_layer
-from installer_plugin.storage.layer.tree_copy import copy_tree
+from installer_plugin.storage.layer.tree_copy import READ_HINT, copy_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +23,24 @@ class CopyLayer:
     layer_id: str
     target: Path
     weight: int
+    shown: str = ""
+    """The tree as messages show it."""
 
     def run(self, progress: Progress) -> None:
         """See :func:`~installer_plugin.storage.layer.tree_copy.copy_tree`."""
-        with (
-            Rootfs.open(self.store) as store,
-            store.directory(f"overlay/{self.layer_id}/diff") as source,
-            Rootfs.open(self.target) as target,
-        ):
-            copy_tree(source, target.fd, progress)
+        with ExitStack() as stack:
+            try:
+                store = stack.enter_context(Rootfs.open(self.store))
+                source = stack.enter_context(store.directory(f"overlay/{self.layer_id}/diff"))
+            except OSError as error:
+                message = f"cannot be read from the source: {error.strerror}"
+                raise DataError(self.shown or self.layer_id, message, hint=READ_HINT) from error
+            target = stack.enter_context(Rootfs.open(self.target))
+            try:
+                copy_tree(source, target.fd, progress)
+            except DataError as error:
+                subject = f"{self.shown}{error.subject}"
+                raise DataError(subject, error.message, hint=error.hint) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class LayerTree(Closing):
         """Where *name* is; raises DataError for a hostile name and OSError when a parent is missing."""
         if len(name) > MAX_PATH:
             raise DataError(shown(name), f"has {len(name)} bytes, expected at most {MAX_PATH}")
+        name = cleaned(name)
         parent, _, last = name.rstrip(b"/").rpartition(b"/")
         while last == b"." and parent:
             parent, _, last = parent.rstrip(b"/").rpartition(b"/")
@@ -187,6 +188,24 @@ def _xattrs(file: bytes | int) -> Mapping[str, bytes]:
     if not names:
         return _NO_XATTRS
     return {name: os.getxattr(file, name, follow_symlinks=follow) for name in names}
+
+
+def cleaned(name: bytes) -> bytes:
+    """*name* as containers-storage uses it: an inner ``..`` takes away the component before it.
+
+    By the text alone, as Go's ``filepath.Clean`` does, before any link is looked at
+    (containers/storage ``pkg/archive``, UnpackLayer). One that leads above the root stays, and is
+    refused there as well.
+    """
+    if b".." not in name:
+        return name
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b".." and parts and parts[-1] != b"..":
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts) or b"."
 
 
 def joined(folder: bytes, name: bytes) -> bytes:

@@ -8,6 +8,7 @@ Links are never followed and only regular files are opened. Whatever goes wrong 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 OPEN_LEVELS = 64
 """Directories that are kept open while the tree goes deeper."""
 
+READ_HINT = "look at the source's disk (dmesg), or remove the image there and pull it again"
+WRITE_HINT = "look at the target's file system (df, dmesg)"
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -41,7 +45,19 @@ def copy_tree(source: int, target: int, moved: Moved) -> None:
         except OSError as error:
             if is_full(error):
                 raise
-            raise DataError(shown(copy.at), f"cannot be copied: {error.strerror}") from error
+            raise DataError(shown(copy.at), _blame(copy, error), hint=copy.hint) from error
+        except DataError as error:
+            raise DataError(shown(copy.at), error.message, hint=error.hint) from error
+
+
+def _blame(copy: _TreeCopy, error: OSError) -> str:
+    """What went wrong on which side."""
+    if error.errno == errno.ENODATA:
+        return f"cannot be read from the source: {error.strerror}"
+    if error.errno == errno.EIO:
+        return f"cannot be copied: {error.strerror}, of the source's disk or the target's"
+    verb = "read from the source" if copy.reading else "written to the target"
+    return f"cannot be {verb}: {error.strerror}"
 
 
 class _Entry(NamedTuple):
@@ -94,6 +110,13 @@ class _TreeCopy(Closing):
         self._files: list[_Entry] = []
         """Those that are copied next."""
         self._at = b"", ""
+        self.reading = True
+        """Whether the source is what is being worked on."""
+
+    @property
+    def hint(self) -> str:
+        """The next step when that fails."""
+        return READ_HINT if self.reading else WRITE_HINT
 
     @property
     def at(self) -> bytes:
@@ -117,6 +140,7 @@ class _TreeCopy(Closing):
                 name = folder.below.pop()
                 path = joined(folder.path, os.fsencode(name))
                 self._at = path, ""
+                self.reading = False
                 os.mkdir(name, 0o700, dir_fd=folder.target)
                 self._enter(name, path, folder.source, folder.target)
             else:
@@ -125,6 +149,7 @@ class _TreeCopy(Closing):
     def _enter(self, name: str, path: bytes, source: int, target: int) -> None:
         folder = _Folder(path)
         self._folders.append(folder)
+        self.reading = True
         folder.open(name, source, target)
         if len(self._folders) > OPEN_LEVELS:
             self._folders[-OPEN_LEVELS - 1].close()
@@ -135,6 +160,7 @@ class _TreeCopy(Closing):
         folder = self._folders[-1]
         self._at = folder.path, ""
         seen = os.fstat(folder.source)
+        self.reading = False
         os.fchown(folder.target, seen.st_uid, seen.st_gid)
         os.fchmod(folder.target, stat.S_IMODE(seen.st_mode))
         copy_xattrs(folder.source, folder.target)
@@ -148,15 +174,18 @@ class _TreeCopy(Closing):
 
         In the order of inodes: it is about the order in which they lie on the disk.
         """
+        self.reading = True
         with os.scandir(folder.source) as found:
             names = [entry.name for entry in sorted(found, key=os.DirEntry.inode)]
         for start in range(0, len(names), AHEAD_FILES):
+            self.reading = True
             for name in names[start : start + AHEAD_FILES]:
                 self._at = folder.path, name
                 self._look(folder, name)
             for entry in self._files:
                 if entry.fd >= 0:
                     expect(entry.fd, entry.seen.st_size)
+            self.reading = False
             for entry in self._files:
                 self._at = folder.path, entry.name
                 self._copy(folder, entry)
