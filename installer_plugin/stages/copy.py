@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from installer_plugin.errors import BoundImagesError, CopyError, DataError, Prob
 from installer_plugin.events import Events, iec
 from installer_plugin.files.scratch import remove_stale, scratch_directory
 from installer_plugin.model import LAYOUTS, CopiedImage, ImageId, ResolvedImage, SourceKind
+from installer_plugin.process.foreign_texts import says_full
 from installer_plugin.process.runner import CommandError, Runner
 from installer_plugin.storage.base import Engine, Manifests, Place
 from installer_plugin.storage.engine.select import Selected
@@ -239,10 +238,10 @@ def rolled_back_on_failure(target: TargetStore, events: Events) -> Iterator[None
 
 
 def _failed(subject: str, error: CommandError, written: Sequence[Path], need: int = 0) -> Problem:
-    said = error.stderr.lower()
-    full = any(os.strerror(number).lower() in said for number in (errno.ENOSPC, errno.EDQUOT))
     hint = "mend what the program names, then run the copy again"
-    return error.problem(subject, hint=room_hint(said, written, need) if full else hint)
+    if says_full(error.stderr):
+        hint = room_hint(error.stderr, written, need)
+    return error.problem(subject, hint=hint)
 
 
 def _disk_error(error: OSError, written: Sequence[Path], need: int = 0) -> CopyError:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.process.foreign_texts import wrong_labels_of_setfiles
 from installer_plugin.process.runner import Command, Runner, private_mounts_argv
 
 SETFILES = "setfiles"
@@ -26,7 +27,6 @@ STORE_PATH = "var/lib/containers/storage"
 _CONTEXTS_LIMIT = 64 << 20
 _TYPE = re.compile(r"^\s*SELINUXTYPE\s*=\s*([A-Za-z0-9_.-]+)\s*$", re.MULTILINE)
 _MODE = re.compile(r"^\s*SELINUX\s*=\s*(\w+)\s*$", re.MULTILINE)
-_WRONG = re.compile(r"Would relabel (?P<path>.+) from (?P<seen>\S+) to (?P<expected>\S+)")
 
 BIND_SCRIPT = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 
@@ -111,8 +111,8 @@ def wrong_labels(
     output = completed.stdout.decode(errors="surrogateescape") + completed.stderr
     prefix = f"{scratch / 'root' / STORE_PATH}"
     wrong = (
-        WrongLabel(found["path"].removeprefix(prefix) or "/", found["seen"], found["expected"])
-        for found in _WRONG.finditer(output)
+        WrongLabel(found.path.removeprefix(prefix) or "/", found.seen, found.expected)
+        for found in wrong_labels_of_setfiles(output)
     )
     return tuple(file for file in wrong if file.path != BOOTC_STAMP)
 

@@ -42,6 +42,7 @@ from installer_plugin.image_json import parse_verified
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.opening import configured
 from installer_plugin.pipeline import Stage, check, verify_target
+from installer_plugin.process.foreign_texts import last_error_of_bootc
 from installer_plugin.process.runner import Command, CommandError
 from installer_plugin.request import TARGET_ITSELF, Work
 from installer_plugin.stages import report
@@ -200,8 +201,7 @@ class Run:
             self.work.runner.follow(command, say)
         except CommandError as error:
             # All of it was shown as it came.
-            _, mark, last = error.stderr.rpartition("error: ")
-            told = CommandError(command, error.ending, mark + last)
+            told = CommandError(command, error.ending, last_error_of_bootc(error.stderr))
             raise HostError(
                 told.problem(" ".join(argv[:3]), hint="see what bootc has said above")
             ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from installer_plugin.events import iec
 from installer_plugin.model import DiffId, Layer, ResolvedImage, SourceKind
+from installer_plugin.process.foreign_texts import is_quota
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import layer_chain
 from installer_plugin.storage.store.target_store import TargetStore
@@ -60,7 +60,7 @@ def room_hint(error: OSError | str, places: Sequence[Path], need: int = 1 << 20)
     several things that the kernel calls so: where there is room, another is named.
     """
     said = error.lower() if isinstance(error, str) else os.strerror(error.errno or 0).lower()
-    if os.strerror(errno.EDQUOT).lower() in said:
+    if is_quota(said):
         return "raise the quota of the place that is named (quota, xfs_quota, btrfs qgroup)"
     if "inotify" in said:
         return "raise the limit of the kernel (sysctl fs.inotify.max_user_watches)"

@@ -19,10 +19,10 @@ from installer_plugin.model import (
     parse_image_id,
     parse_manifest_digest,
 )
+from installer_plugin.process.foreign_texts import podman_lacks_image
 from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.storage.base import Found
 
-_ABSENT = ("no such image", "image not known", "unable to find")
 _ADDRESS = re.compile(
     r"ssh://(?P<login>(?:[A-Za-z0-9_.][^:@/\s]*@)?(?:[A-Za-z0-9_.][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]))"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?/?"
@@ -85,7 +85,7 @@ class SshSource:
         try:
             output = self._runner.run(command).stdout
         except CommandError as error:
-            if any(words in error.stderr for words in _ABSENT):
+            if podman_lacks_image(error.stderr):
                 return None
             raise
         if parse_reference(reference).is_pinned:
