@@ -9,6 +9,7 @@ import click
 
 from installer_plugin import __version__, pipeline
 from installer_plugin.cli import options as opt
+from installer_plugin.cli.completion import sources
 from installer_plugin.cli.hooks import hooks
 from installer_plugin.cli.install import install
 from installer_plugin.cli.options import PLACE, Given, options, work_of
@@ -58,7 +59,7 @@ def _output(given: Given) -> Output:
 
 
 @main.command("list")
-@click.argument("source", default="/")
+@click.argument("source", default="/", shell_complete=sources)
 @options(opt.store)
 def list_command(source: str, **given: Unpack[Given]) -> None:
     """Show the bound images that SOURCE declares, with findings.
@@ -96,7 +97,7 @@ def _findings(image: BoundImage) -> list[report.Document]:
 
 
 @main.command()
-@click.argument("source", default="/")
+@click.argument("source", default="/", shell_complete=sources)
 @click.option(
     "--target", type=PLACE, metavar="T", help="Also check this target: a directory, disk or image."
 )
@@ -127,7 +128,7 @@ def check(source: str, **given: Unpack[Given]) -> None:
 
 
 @main.command()
-@click.argument("source")
+@click.argument("source", shell_complete=sources)
 @click.argument("target", type=PLACE)
 @options(
     opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, opt.jobs,
@@ -175,7 +176,7 @@ def _copy_text(outcome: pipeline.Finished) -> str:
 @main.command()
 @click.argument("target", type=PLACE)
 @click.option(
-    "--source", metavar="ROOT", default=TARGET_ITSELF,
+    "--source", metavar="ROOT", default=TARGET_ITSELF, shell_complete=sources,
     help="Also expect what this source declares, next to what the target's deployments declare.",
 )  # fmt: skip
 @click.option(
@@ -205,7 +206,7 @@ def verify(source: str, **given: Unpack[Given]) -> None:
 
 
 @main.command()
-@click.argument("source", default="/")
+@click.argument("source", default="/", shell_complete=sources)
 @click.option(
     "--output", "-o", type=opt.FILE, metavar="FILE",
     help="Write the lock file here.  [default: stdout]",

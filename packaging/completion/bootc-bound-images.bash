@@ -4,7 +4,7 @@
 # The program knows its commands, options and values; it is asked in the protocol of click that is the
 # same for all shells: the line, and the word to complete, answered by lines TYPE,VALUE<tab>HELP.
 _bootc_bound_images() {
-    local cur words cword type value prefix
+    local cur words cword type value typed prefix directories=
     # bash breaks words at colons and equals signs, which stand within references and options.
     if declare -F _comp_get_words >/dev/null; then
         _comp_get_words -n =: cur words cword
@@ -15,13 +15,13 @@ _bootc_bound_images() {
     fi
     # What bash itself takes for the word begins after the last of these; so must the answers.
     prefix=
-    [[ $cur == --*=* ]] && value=${cur#*=} || value=$cur
-    [[ $COMP_WORDBREAKS == *:* && $value == *:* ]] && prefix=${value%"${value##*:}"}
+    [[ $cur == --*=* ]] && typed=${cur#*=} || typed=$cur
+    [[ $COMP_WORDBREAKS == *:* && $typed == *:* ]] && prefix=${typed%"${typed##*:}"}
 
     COMPREPLY=()
     while IFS=, read -r type value; do
         case $type in
-            dir) compopt -o dirnames ;;
+            dir) directories=yes ;;
             file) compopt -o default ;;
             plain)
                 value=${value%%$'\t'*}
@@ -34,6 +34,16 @@ _bootc_bound_images() {
         COMP_WORDS="${words[*]:0:cword+1}" COMP_CWORD="$cur" \
             _BOOTC_BOUND_IMAGES_COMPLETE=fish_complete "${words[0]}" 2>/dev/null
     )
+    [[ $directories ]] || return 0
+    # Directories alone are bash's own business. Among other values it would show all of them as files.
+    if ((${#COMPREPLY[@]} == 0)); then
+        compopt -o dirnames
+    else
+        while IFS= read -r value; do
+            COMPREPLY+=("$(printf %q "$value")/")
+            compopt -o nospace
+        done < <(compgen -d -- "$typed")
+    fi
 }
 
 complete -o nosort -F _bootc_bound_images bootc-bound-images

@@ -6,6 +6,8 @@ function __bootc_bound_images_complete
     set -l word (commandline -ct)
     set -l answers (env _BOOTC_BOUND_IMAGES_COMPLETE=fish_complete COMP_WORDS=(commandline -cp | string collect) \
         COMP_CWORD="$word" bootc-bound-images 2>/dev/null)
+    # The answers are values alone, where fish wants the whole word --option=VALUE.
+    set -l option (string match --regex -- '^--[^=]*=' $word)
     for answer in $answers
         set -l parts (string split --max 1 , -- $answer)
         switch $parts[1]
@@ -14,7 +16,7 @@ function __bootc_bound_images_complete
             case file
                 __fish_complete_path "$word"
             case plain
-                echo $parts[2]
+                echo "$option$parts[2]"
         end
     end
 end

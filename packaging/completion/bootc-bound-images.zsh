@@ -6,7 +6,10 @@
 _bootc_bound_images() {
     local line type value help
     local -a described plain unfinished
-    for line in "${(@f)$(COMP_WORDS="${words[1,CURRENT]}" COMP_CWORD="${words[CURRENT]}" \
+    # The answers are values alone, also where the word is --option=VALUE.
+    local word=${words[CURRENT]}
+    [[ $PREFIX == --*=* ]] && compset -P 1 '*='
+    for line in "${(@f)$(COMP_WORDS="${words[1,CURRENT]}" COMP_CWORD="$word" \
         _BOOTC_BOUND_IMAGES_COMPLETE=fish_complete ${words[1]} 2>/dev/null)}"; do
         type=${line%%,*}
         value=${${line#*,}%%$'\t'*}
@@ -26,9 +29,9 @@ _bootc_bound_images() {
                 ;;
         esac
     done
-    (( $#described )) && _describe -V unsorted described -U
-    (( $#plain )) && compadd -U -V unsorted -a plain
-    (( $#unfinished )) && compadd -U -S '' -V unsorted -a unfinished
+    (( $#described )) && _describe -V value described
+    (( $#plain )) && compadd -V value -a plain
+    (( $#unfinished )) && compadd -S '' -V value -a unfinished
 }
 
 _bootc_bound_images "$@"
