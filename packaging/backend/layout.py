@@ -12,6 +12,7 @@ from backend.tree import PACKAGE, assigned_version, files, with_version
 
 NAME = "bootc-bound-images"
 SHARE = f"share/{NAME}"
+DOCUMENTS = f"share/doc/{NAME}"
 EXECUTABLE, PLAIN = 0o755, 0o644
 
 # First match decides. A pattern's files lie flat in the directory, or keep their path below it.
@@ -28,7 +29,7 @@ _NAMES = {
 }
 """What the one file of a directory has to be called, so that the shell finds it."""
 _KEPT = "hooks"
-"""Everything else of this folder keeps its path, in the program's own directory."""
+"""Everything else of this folder keeps its path, in the program's directory or that of its documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ def place_of(name: str) -> str | None:
     for pattern, directory in _PLACES:
         if _matches(path, pattern):
             return f"{directory}/{_NAMES.get(directory, path.name)}"
-    return f"{SHARE}/{name}" if path.parts[0] == _KEPT else None
+    if path.parts[0] != _KEPT:
+        return None
+    return f"{DOCUMENTS if path.suffix == '.md' else SHARE}/{name}"
 
 
 def _matches(path: PurePosixPath, pattern: str) -> bool:

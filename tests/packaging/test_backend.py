@@ -105,7 +105,7 @@ def test_changelog_begins_with_the_version_that_is_worked_on() -> None:
         ("hooks/osbuild/org.x.install", "lib/osbuild/stages/org.x.install"),
         ("hooks/osbuild/org.x.install.meta.json", "lib/osbuild/stages/org.x.install.meta.json"),
         ("hooks/osbuild/stages/org.x.install", "lib/osbuild/stages/org.x.install"),
-        ("hooks/osbuild/README.md", "share/bootc-bound-images/hooks/osbuild/README.md"),
+        ("hooks/osbuild/README.md", "share/doc/bootc-bound-images/hooks/osbuild/README.md"),
         ("hooks/anaconda/post.ks", "share/bootc-bound-images/hooks/anaconda/post.ks"),
         ("hooks/bootc/verify.d/50-x", "share/bootc-bound-images/hooks/bootc/verify.d/50-x"),
         ("hooks/bootc/x.service", "share/bootc-bound-images/hooks/bootc/x.service"),
