@@ -1,8 +1,8 @@
 """Reads the Markdown that this project's documents are written in.
 
-That is CommonMark's headings with `#`, paragraphs, fenced code, lists, emphasis, code spans and links,
-and GitHub's tables. What else there is (HTML, images, quotes, setext headings) is an error with its
-line, so that no page is made which says something else than its source.
+That is CommonMark's headings with `#`, paragraphs, fenced code, lists, emphasis, code spans, links and
+comments, and GitHub's tables. What else there is (HTML, images, quotes, setext headings) is an error with
+its line, so that no page is made which says something else than its source.
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ def _blocks(lines: _Lines) -> Iterator[Block]:
     while lines.left:
         if not lines.line.strip():
             lines.at += 1
+        elif lines.line.lstrip().startswith("<!--"):
+            _skip_comment(lines)
         elif found := _HEADING.fullmatch(lines.line.rstrip()):
             lines.at += 1
             yield Heading(len(found[1]), inline(found[2]))
@@ -136,6 +138,16 @@ def _blocks(lines: _Lines) -> Iterator[Block]:
             yield _table(lines)
         else:
             yield _paragraph(lines)
+
+
+def _skip_comment(lines: _Lines) -> None:
+    begin = lines.at
+    while lines.left and "-->" not in lines.line:
+        lines.at += 1
+    if not lines.left or not lines.line.rstrip().endswith("-->"):
+        lines.at = begin
+        raise lines.refuse("a comment has to end, with its line")
+    lines.at += 1
 
 
 def _fenced(lines: _Lines, fence: str) -> Code:

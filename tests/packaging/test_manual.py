@@ -102,6 +102,7 @@ def test_inline(source: str, spans: Sequence[tuple[str, str]]) -> None:
             [Table([text("a"), text("b")], [[text("1"), [CODE]], [[], text("2")]])],
         ),
         ("word:\n- one", [p("word:"), items([p("one")])]),
+        ("a\n\n<!-- comment -->\nb\n\n<!--\n> too\n-->\n", [p("a"), p("b")]),
         ("-x is no list\n", [p("-x is no list")]),
         ("", []),
     ],
@@ -114,7 +115,8 @@ def test_blocks(source: str, blocks: Sequence[Block]) -> None:
     ("source", "message"),
     [
         ("x\n\n<b>html</b>", "line 3: .*<b>html</b>"),
-        ("<!-- comment -->", "line 1"),
+        ("<!-- a comment\n\nwithout end", "line 1: a comment has to end"),
+        ("<!-- a comment --> and text", "line 1: a comment has to end"),
         ("> quoted", "line 1"),
         ("![image](x.png)", "line 1"),
         ("Title\n=====", "line 2"),
