@@ -7,14 +7,11 @@ from typing import Unpack
 
 import click
 
-from installer_plugin import __version__, pipeline
+from installer_plugin import pipeline
 from installer_plugin.cli import options as opt
 from installer_plugin.cli.completion import sources
-from installer_plugin.cli.hooks import hooks
-from installer_plugin.cli.install import install
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
-from installer_plugin.cli.stage import stage
 from installer_plugin.errors import SourceImageError
 from installer_plugin.hosts.bootc.watchdog import close_abandoned
 from installer_plugin.image_json import bound_json, proven_json, resolved_json, verified_json
@@ -22,43 +19,12 @@ from installer_plugin.model import BoundImage, Severity
 from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report
 
-PROGRAM = "bootc-bound-images"
-CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BOUND_IMAGES"}
-
-
-@click.group(context_settings=CONTEXT)
-@click.version_option(__version__, prog_name=PROGRAM)
-def main() -> None:
-    """Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
-
-    /usr/lib/bootc/bound-images.d holds a symbolic link for each bound image, to the Quadlet .image
-    or .container file that names it. Each option has an environment variable:
-    BOUND_IMAGES_COPY_ENGINE stands for `copy --engine`.
-
-    \b
-    Exit codes:
-        0  done and proven
-        1  a fault of this program: report it
-        2  usage or configuration is wrong
-        3  the source image is wrong
-        4  a check failed, nothing was touched
-        5  copying failed
-        6  verification failed
-        7  the host step failed
-      130  interrupted
-    """  # noqa: D301  click knows the character, not the escape, as the sign of lines to keep
-
-
-main.add_command(hooks)
-main.add_command(install)
-main.add_command(stage)
-
 
 def _output(given: Given) -> Output:
     return open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
 
 
-@main.command("list")
+@click.command("list")
 @click.argument("source", default="/", shell_complete=sources)
 @options(opt.store)
 def list_command(source: str, **given: Unpack[Given]) -> None:
@@ -96,7 +62,7 @@ def _findings(image: BoundImage) -> list[report.Document]:
     return [report.finding_json(image.reference, finding) for finding in image.findings]
 
 
-@main.command()
+@click.command()
 @click.argument("source", default="/", shell_complete=sources)
 @click.option(
     "--target", type=PLACE, metavar="T", help="Also check this target: a directory, disk or image."
@@ -127,7 +93,7 @@ def check(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-@main.command()
+@click.command()
 @click.argument("source", shell_complete=sources)
 @click.argument("target", type=PLACE)
 @options(
@@ -173,7 +139,7 @@ def _copy_text(outcome: pipeline.Finished) -> str:
     return report.verified_text(verified, outcome.store)
 
 
-@main.command()
+@click.command()
 @click.argument("target", type=PLACE)
 @click.option(
     "--source", metavar="ROOT", default=TARGET_ITSELF, shell_complete=sources,
@@ -205,7 +171,7 @@ def verify(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-@main.command()
+@click.command()
 @click.argument("source", default="/", shell_complete=sources)
 @click.option(
     "--output", "-o", type=opt.FILE, metavar="FILE",
@@ -229,3 +195,6 @@ def lock(source: str, **given: Unpack[Given]) -> None:
             output.done(report.locked_text(locked.count, str(file)), document)
 
     run_to_exit(output, body)
+
+
+COMMANDS = {"check": check, "copy": copy, "list": list_command, "lock": lock, "verify": verify}

@@ -106,3 +106,6 @@ def _keep_target(directory: StateDirectory, request: Request, target: Path | Non
 def _usage(option: str, message: str) -> ConfigError:
     hint = "see 'bootc-bound-images stage --help'"
     return ConfigError.of(option, message, hint=hint)
+
+
+COMMANDS = {"stage": stage}

@@ -156,11 +156,14 @@ def test_everything_that_is_typed_again_and_again_is_completed() -> None:
         "source": completion.sources, "store": completion.stores,
         "root_partition": completion.partitions,
     }  # fmt: skip
+    context = click.Context(main)
+    commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
     found = {
         (name, parameter.name): parameter._custom_shell_complete
-        for name, command in main.commands.items()
-        for parameter in command.params
+        for name, command in commands.items()
+        for parameter in (command.params if command else ())
         if parameter.name in wanted and isinstance(parameter, click.Option | click.Argument)
     }
     missing = [key for key, complete in found.items() if complete is not wanted[str(key[1])]]
     assert missing == []
+    assert len(found) > len(commands)
