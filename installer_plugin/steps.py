@@ -51,8 +51,8 @@ from installer_plugin.stages.record import creation_time, pair, record
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.stages.retract import retracted_if_refuted
 from installer_plugin.stages.verify import VerifyOptions, verify
+from installer_plugin.storage.base import EngineChoice
 from installer_plugin.storage.engine.select import (
-    EngineChoice,
     Selected,
     Surroundings,
     required_tools,

@@ -11,9 +11,7 @@ import click
 from installer_plugin.block.base import BackendChoice, Key, OpenOptions
 from installer_plugin.cli import completion
 from installer_plugin.request import Context, Request, Work
-from installer_plugin.storage.engine.select import EngineChoice
-from installer_plugin.storage.source.specs import STORE_FORMS
-from installer_plugin.storage.store.target_store import Backend
+from installer_plugin.storage.base import STORE_FORMS, Backend, EngineChoice
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """click's decorators keep no types of the options they add; ``Given`` restores them."""

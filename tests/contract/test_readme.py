@@ -16,9 +16,9 @@ from installer_plugin.process.runner import CommandError
 from installer_plugin.stages.discover import discover, require_sound
 from installer_plugin.stages.label import CHECK
 from installer_plugin.stages.verify import CHECKS
+from installer_plugin.storage.base import STORE_FORMS, EngineChoice
 from installer_plugin.storage.engine.direct_guards import Guard
-from installer_plugin.storage.engine.select import EngineChoice
-from installer_plugin.storage.source.specs import STORE_FORMS, parse_source_spec
+from installer_plugin.storage.source.specs import parse_source_spec
 from tests.support.documents import read, rows
 from tests.support.sources import SourceRootBuilder
 
