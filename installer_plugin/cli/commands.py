@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Unpack
 
 import click
@@ -12,54 +11,15 @@ from installer_plugin.cli import options as opt
 from installer_plugin.cli.completion import sources
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
-from installer_plugin.errors import SourceImageError
 from installer_plugin.hosts.bootc.watchdog import close_abandoned
-from installer_plugin.image_json import bound_json, proven_json, resolved_json, verified_json
-from installer_plugin.model import BoundImage, Severity
+from installer_plugin.image_json import proven_json, resolved_json, verified_json
+from installer_plugin.model import Severity
 from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report
 
 
 def _output(given: Given) -> Output:
     return open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
-
-
-@click.command("list")
-@click.argument("source", default="/", shell_complete=sources)
-@options(opt.store)
-def list_command(source: str, **given: Unpack[Given]) -> None:
-    """Show the bound images that SOURCE declares, with findings.
-
-    SOURCE is a root directory (default /) or containers-storage:REFERENCE.
-    """
-    output = _output(given)
-
-    def body() -> None:
-        discovered = pipeline.list_bound(work_of(source, output.context, **given))
-        output.findings(
-            [(i.reference, finding) for i in discovered.images for finding in i.findings]
-        )
-        document = report.document(
-            "list",
-            source,
-            images=[
-                {**bound_json(image), "findings": _findings(image)} for image in discovered.images
-            ],
-            problems=[report.problem_json(problem) for problem in discovered.problems],
-        )
-        if discovered.images or not discovered.problems or output.json:
-            output.result(report.bound_text(discovered.images), document)
-        if discovered.problems:
-            # The JSON document has the problems already: they are told to people only.
-            error = SourceImageError(*discovered.problems)
-            Output(json=False, context=output.context).failure(error)
-            sys.exit(error.exit_code)
-
-    run_to_exit(output, body)
-
-
-def _findings(image: BoundImage) -> list[report.Document]:
-    return [report.finding_json(image.reference, finding) for finding in image.findings]
 
 
 @click.command()
@@ -197,4 +157,4 @@ def lock(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-COMMANDS = {"check": check, "copy": copy, "list": list_command, "lock": lock, "verify": verify}
+COMMANDS = {"check": check, "copy": copy, "lock": lock, "verify": verify}

@@ -15,7 +15,7 @@ COMMANDS = {
     "copy": "commands",
     "hooks": "hooks",
     "install": "install",
-    "list": "commands",
+    "list": "list",
     "lock": "commands",
     "stage": "stage",
     "verify": "commands",

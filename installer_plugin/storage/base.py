@@ -21,6 +21,8 @@ STORE_FORMS = (
     "a graph root, [REFERENCE=]oci:DIR, [REFERENCE=]oci-archive:FILE, [REFERENCE=]dir:DIR, "
     "[REFERENCE=]docker-archive:FILE or ssh://[USER@]HOST[:PORT]"
 )
+TRANSPORTS = ("oci:", "oci-archive:", "dir:", "docker://", "docker-archive:")
+"""Of a source image that has to be fetched before its files can be read."""
 
 
 class EngineChoice(StrEnum):
