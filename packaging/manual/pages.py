@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,20 +23,15 @@ class Document:
     name: str
     section: int
     summary: str
-    sources: Sequence[str]
-    """The first that is there."""
+    source: str
 
 
 DOCUMENTS = (
+    Document(f"{PROGRAM}-hooks", 7, "programs that run during an installation", "hooks/README.md"),
     Document(
-        f"{PROGRAM}-hooks", 7, "programs that run during an installation",
-        ("docs/hooks.md", "hooks/README.md"),
+        f"{PROGRAM}-formats", 5, "documents and files that are read and written", "docs/formats.md"
     ),
-    Document(
-        f"{PROGRAM}-formats", 5, "documents and files that are read and written",
-        ("docs/formats.md",),
-    ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +60,8 @@ def pages(root: Path, version: str, time: int) -> list[Page]:
 
 def source_of(root: Path, document: Document) -> Path | None:
     """Return the file that a page is made of, None where it is not there."""
-    found = (root / name for name in document.sources)
-    return next((file for file in found if file.is_file()), None)
+    file = root / document.source
+    return file if file.is_file() else None
 
 
 def _title(name: str, section: int, date: str, version: str) -> Title:
