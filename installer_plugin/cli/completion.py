@@ -16,6 +16,7 @@ _LAYOUTS = {
     "oci:": "an OCI layout",
     "oci-archive:": "an OCI layout in a tar file",
     "dir:": "a directory that skopeo has written",
+    "docker-archive:": "a tar file that docker or podman has saved",
     "ssh://": "the podman of another host",
 }
 DIRECTORIES = CompletionItem("", type="dir")
@@ -61,7 +62,7 @@ def _paths(form: str, path: str) -> list[str]:
     return sorted(
         f"{form}{shown}{each.name}{'/' if each.is_dir() else ''}"
         for each in (parent.iterdir() if parent.is_dir() else ())
-        if each.is_dir() or form == "oci-archive:"
+        if each.is_dir() or form.endswith("archive:")
     )
 
 

@@ -98,7 +98,9 @@ def test_source_is_a_directory_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_store_has_its_forms_and_the_default(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forms = [("plain", form) for form in ("oci:", "oci-archive:", "dir:", "ssh://")]
+    forms = [
+        ("plain", form) for form in ("oci:", "oci-archive:", "dir:", "docker-archive:", "ssh://")
+    ]
     assert offered("copy --store ", monkeypatch) == [*forms, ("plain", str(store)), ("dir", "")]
     assert offered("copy --store=oci", monkeypatch) == [*forms[:2], ("dir", "")]
 
