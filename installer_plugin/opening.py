@@ -13,12 +13,10 @@ from installer_plugin.block.base import OpenedTarget
 from installer_plugin.block.target import open_target
 from installer_plugin.declarations.os_platform import platform_of, this_machine
 from installer_plugin.declarations.reference import parse_reference
+from installer_plugin.declared import configured, source_directory
 from installer_plugin.errors import (
     BoundImagesError,
-    ConfigError,
-    DamagedStoreError,
     DataError,
-    PreflightError,
 )
 from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.files.rootfs import Rootfs
@@ -26,13 +24,14 @@ from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.lockfile import LockedImage, parse_lock
 from installer_plugin.model import Platform
 from installer_plugin.request import IMAGE_PREFIX, Request, Work
+from installer_plugin.storage.base import TRANSPORTS
 from installer_plugin.storage.source.containers_conf import (
     RegistriesConf,
     load_registries_conf,
     load_storage_conf,
 )
 from installer_plugin.storage.source.fetch import NAME as FETCHED_NAME
-from installer_plugin.storage.source.fetch import TRANSPORTS, fetch_image
+from installer_plugin.storage.source.fetch import fetch_image
 from installer_plugin.storage.source.local import LocalStores, open_local_stores
 from installer_plugin.storage.source.overlay_mount import mounted_layers
 from installer_plugin.storage.source.searching import Searching
@@ -142,7 +141,7 @@ def open_root(work: Work) -> Iterator[Rootfs]:
     elif source.startswith(TRANSPORTS):
         opened_root = _fetched_image(work)
     else:
-        opened_root = _directory(Path(source))
+        opened_root = source_directory(Path(source))
     with opened_root as root:
         yield root
 
@@ -193,33 +192,6 @@ def _mounted(layers: Sequence[tuple[Path, LayerRecord]], work: Work) -> Iterator
         mounted_layers(layers, work.request.source, scratch, work.runner) as root,
     ):
         yield root
-
-
-@contextmanager
-def _directory(path: Path) -> Iterator[Rootfs]:
-    try:
-        root = Rootfs.open(path)
-    except OSError as error:
-        raise DataError(
-            str(path),
-            f"cannot be opened as a source root: {error.strerror}",
-            hint="give a directory or containers-storage:REFERENCE",
-        ) from error
-    with root:
-        yield root
-
-
-@contextmanager
-def configured() -> Iterator[None]:
-    """Turn complaints about what the caller named or configured into errors of the caller."""
-    try:
-        yield
-    except DamagedStoreError as error:
-        hint = "repair the store, or pull the images into another one and name it with --store"
-        raise PreflightError(error.problem(hint=hint)) from error
-    except DataError as error:
-        hint = "correct the file or option that is named"
-        raise ConfigError(error.problem(hint=hint)) from error
 
 
 def read_named(path: Path) -> bytes:

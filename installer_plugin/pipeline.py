@@ -11,24 +11,22 @@ from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.block.target import make_writable
+from installer_plugin.declared import configured, nothing_bound
 from installer_plugin.demands import demands_of
 from installer_plugin.errors import ConfigError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.lockfile import dump_lock, lock_images
 from installer_plugin.model import CopiedImage, Expected, Finding, ResolvedImage, VerifiedImage
-from installer_plugin.opening import Opened, configured, on_target, require_target
+from installer_plugin.opening import Opened, on_target, require_target
 from installer_plugin.request import TARGET_ITSELF, Work
-from installer_plugin.stages.discover import Discovered
 from installer_plugin.stages.record import pair
 from installer_plugin.stages.verify import VerifyOptions
 from installer_plugin.steps import (
     Known,
     checked,
     copied,
-    declarations,
     discovered,
     labelled,
-    nothing_bound,
     policy_for,
     prove,
     recorded,
@@ -105,12 +103,6 @@ class Finished:
     """What a dry run would have copied."""
     findings: tuple[tuple[str, Finding], ...] = ()
     """Each with the reference it is about."""
-
-
-def list_bound(work: Work) -> Discovered:
-    """Read the declarations of the source; problems are in the result, next to what is usable."""
-    with Opened(work) as opened:
-        return declarations(work, opened)
 
 
 def check(work: Work) -> Checked:

@@ -9,8 +9,7 @@ from pathlib import Path
 from installer_plugin.block.base import OpenOptions
 from installer_plugin.events import Events
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.engine.select import EngineChoice
-from installer_plugin.storage.store.target_store import Backend
+from installer_plugin.storage.base import Backend, EngineChoice
 
 IMAGE_PREFIX = "containers-storage:"
 TARGET_ITSELF = ""

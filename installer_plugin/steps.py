@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from installer_plugin import __version__
 from installer_plugin.declarations.os_platform import platform_of
+from installer_plugin.declared import configured, declarations
 from installer_plugin.errors import (
     BoundImagesError,
     DataError,
@@ -34,11 +35,11 @@ from installer_plugin.model import (
     ResolvedImage,
     VerifiedImage,
 )
-from installer_plugin.opening import Opened, configured, read_lock, require_target, scratch_places
+from installer_plugin.opening import Opened, read_lock, require_target, scratch_places
 from installer_plugin.receipt import Receipt
 from installer_plugin.request import Work
 from installer_plugin.stages.copy import CopyOptions, copy, rolled_back_on_failure
-from installer_plugin.stages.discover import LINKS, Discovered, discover
+from installer_plugin.stages.discover import LINKS, Discovered
 from installer_plugin.stages.label import label, verify_labels
 from installer_plugin.stages.preflight import (
     MINIMUM_VERSIONS,
@@ -51,8 +52,8 @@ from installer_plugin.stages.record import creation_time, pair, receipt_problems
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.stages.retract import retracted_if_refuted
 from installer_plugin.stages.verify import VerifyOptions, verify
+from installer_plugin.storage.base import EngineChoice
 from installer_plugin.storage.engine.select import (
-    EngineChoice,
     Selected,
     Surroundings,
     required_tools,
@@ -109,15 +110,7 @@ class Known:
 def discovered(work: Work, opened: Opened, known: Known) -> Known:
     """Read the declarations of the source."""
     work.events.step("discover", f"reading {LINKS} of {opened.root.label}")
-    return replace(known, discovered=declarations(work, opened))
-
-
-def declarations(work: Work, opened: Opened) -> Discovered:
-    """All that the source declares; raises SourceImageError when that has to be something."""
-    found = discover(opened.root)
-    if work.request.require_bound_images and not found.declared:
-        raise nothing_bound(work.request.source)
-    return found
+    return replace(known, discovered=declarations(work, opened.root))
 
 
 def resolved(work: Work, opened: Opened, known: Known) -> Known:
@@ -264,13 +257,3 @@ def tool_versions(selected: Sequence[Selected], work: Work) -> Mapping[str, str]
     tools = required_tools(selected)
     versions = {tool: tool_version(tool, work.runner) for tool in tools if tool in MINIMUM_VERSIONS}
     return {"bootc-bound-images": __version__, **versions}
-
-
-def nothing_bound(subject: str) -> SourceImageError:
-    """The error of ``--require-bound-images``."""
-    return SourceImageError.of(
-        subject,
-        "no bound images declared, and --require-bound-images asks for some",
-        where=LINKS,
-        hint="link a Quadlet file there, or leave the option out",
-    )

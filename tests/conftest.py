@@ -23,7 +23,7 @@ from tests.support.sources import SourceRootBuilder
 from tests.support.workers import Ending, is_controller, is_worker
 
 TESTS = Path(__file__).parent
-REAL_DIRECTORIES = ("storage", "faults", "block", "bench")
+REAL_DIRECTORIES = ("storage", "faults", "block", "bench", "packaging")
 PROCESS_EVENTS = frozenset(
     ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn")
 )

@@ -1,5 +1,5 @@
 """The command line; the only place that knows click."""
 
-from installer_plugin.cli.commands import main
+from installer_plugin.cli.program import main
 
 __all__ = ["main"]

@@ -2,101 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Unpack
 
 import click
 
-from installer_plugin import __version__, pipeline
+from installer_plugin import pipeline
 from installer_plugin.cli import options as opt
-from installer_plugin.cli.hooks import hooks
-from installer_plugin.cli.install import install
+from installer_plugin.cli.completion import sources
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
-from installer_plugin.cli.stage import stage
-from installer_plugin.errors import SourceImageError
 from installer_plugin.hosts.bootc.watchdog import close_abandoned
-from installer_plugin.image_json import bound_json, proven_json, resolved_json, verified_json
-from installer_plugin.model import BoundImage, Severity
+from installer_plugin.image_json import proven_json, resolved_json, verified_json
+from installer_plugin.model import Severity
 from installer_plugin.request import TARGET_ITSELF
 from installer_plugin.stages import report
-
-PROGRAM = "bootc-bound-images"
-CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BOUND_IMAGES"}
-
-
-@click.group(context_settings=CONTEXT)
-@click.version_option(__version__, prog_name=PROGRAM)
-def main() -> None:
-    """Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
-
-    /usr/lib/bootc/bound-images.d holds a symbolic link for each bound image, to the Quadlet .image
-    or .container file that names it. Each option has an environment variable:
-    BOUND_IMAGES_COPY_ENGINE stands for `copy --engine`.
-
-    \b
-    Exit codes:
-        0  done and proven
-        1  a fault of this program: report it
-        2  usage or configuration is wrong
-        3  the source image is wrong
-        4  a check failed, nothing was touched
-        5  copying failed
-        6  verification failed
-        7  the host step failed
-      130  interrupted
-    """  # noqa: D301  click knows the character, not the escape, as the sign of lines to keep
-
-
-main.add_command(hooks)
-main.add_command(install)
-main.add_command(stage)
 
 
 def _output(given: Given) -> Output:
     return open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
 
 
-@main.command("list")
-@click.argument("source", default="/")
-@options(opt.store)
-def list_command(source: str, **given: Unpack[Given]) -> None:
-    """Show the bound images that SOURCE declares, with findings.
-
-    SOURCE is a root directory (default /) or containers-storage:REFERENCE.
-    """
-    output = _output(given)
-
-    def body() -> None:
-        discovered = pipeline.list_bound(work_of(source, output.context, **given))
-        output.findings(
-            [(i.reference, finding) for i in discovered.images for finding in i.findings]
-        )
-        document = report.document(
-            "list",
-            source,
-            images=[
-                {**bound_json(image), "findings": _findings(image)} for image in discovered.images
-            ],
-            problems=[report.problem_json(problem) for problem in discovered.problems],
-        )
-        if discovered.images or not discovered.problems or output.json:
-            output.result(report.bound_text(discovered.images), document)
-        if discovered.problems:
-            # The JSON document has the problems already: they are told to people only.
-            error = SourceImageError(*discovered.problems)
-            Output(json=False, context=output.context).failure(error)
-            sys.exit(error.exit_code)
-
-    run_to_exit(output, body)
-
-
-def _findings(image: BoundImage) -> list[report.Document]:
-    return [report.finding_json(image.reference, finding) for finding in image.findings]
-
-
-@main.command()
-@click.argument("source", default="/")
+@click.command()
+@click.argument("source", default="/", shell_complete=sources)
 @click.option(
     "--target", type=PLACE, metavar="T", help="Also check this target: a directory, disk or image."
 )
@@ -126,8 +53,8 @@ def check(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-@main.command()
-@click.argument("source")
+@click.command()
+@click.argument("source", shell_complete=sources)
 @click.argument("target", type=PLACE)
 @options(
     opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, opt.jobs,
@@ -172,10 +99,10 @@ def _copy_text(outcome: pipeline.Finished) -> str:
     return report.verified_text(verified, outcome.store)
 
 
-@main.command()
+@click.command()
 @click.argument("target", type=PLACE)
 @click.option(
-    "--source", metavar="ROOT", default=TARGET_ITSELF,
+    "--source", metavar="ROOT", default=TARGET_ITSELF, shell_complete=sources,
     help="Also expect what this source declares, next to what the target's deployments declare.",
 )  # fmt: skip
 @click.option(
@@ -204,8 +131,8 @@ def verify(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-@main.command()
-@click.argument("source", default="/")
+@click.command()
+@click.argument("source", default="/", shell_complete=sources)
 @click.option(
     "--output", "-o", type=opt.FILE, metavar="FILE",
     help="Write the lock file here.  [default: stdout]",
@@ -228,3 +155,6 @@ def lock(source: str, **given: Unpack[Given]) -> None:
             output.done(report.locked_text(locked.count, str(file)), document)
 
     run_to_exit(output, body)
+
+
+COMMANDS = {"check": check, "copy": copy, "lock": lock, "verify": verify}

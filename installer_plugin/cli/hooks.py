@@ -105,3 +105,6 @@ def _json(hook: Planned) -> report.Document:
         "refused": bool(hook.problems),
         "overrides": list(hook.overrides),
     }
+
+
+COMMANDS = {"hooks": hooks}

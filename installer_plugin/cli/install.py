@@ -112,3 +112,6 @@ def install(words: tuple[str, ...], **given: Unpack[InstallGiven]) -> None:
         output.done(text, document)
 
     run_to_exit(output, body)
+
+
+COMMANDS = {"install": install}

@@ -9,10 +9,9 @@ from typing import Any, TypedDict, Unpack, cast
 import click
 
 from installer_plugin.block.base import BackendChoice, Key, OpenOptions
+from installer_plugin.cli import completion
 from installer_plugin.request import Context, Request, Work
-from installer_plugin.storage.engine.select import EngineChoice
-from installer_plugin.storage.source.specs import STORE_FORMS
-from installer_plugin.storage.store.target_store import Backend
+from installer_plugin.storage.base import STORE_FORMS, Backend, EngineChoice
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 """click's decorators keep no types of the options they add; ``Given`` restores them."""
@@ -49,7 +48,7 @@ PLACE = click.Path(path_type=Path)
 DIRECTORY = click.Path(file_okay=False, exists=True, path_type=Path)
 
 store = click.option(
-    "--store", multiple=True, metavar="S",
+    "--store", multiple=True, metavar="S", shell_complete=completion.stores,
     help=f"Where to look for the images: {STORE_FORMS}. May be given several times.  "
     "[default: the stores of storage.conf]",
 )  # fmt: skip
@@ -91,7 +90,7 @@ passphrase_file = click.option(
     help="A file that holds the passphrase of an encrypted disk.  [default: the machine's TPM]",
 )  # fmt: skip
 root_partition = click.option(
-    "--root-partition", default="", metavar="P",
+    "--root-partition", default="", metavar="P", shell_complete=completion.partitions,
     help="The root of a disk: number, name, label or device of a partition, or GROUP/VOLUME.  "
     "[default: found by type, name, label, content]",
 )  # fmt: skip

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from installer_plugin.cli import options as opt
+from installer_plugin.cli.completion import sources
 from installer_plugin.cli.options import PLACE, Given, options, request_of
 from installer_plugin.cli.output import open_output, run_to_exit
 from installer_plugin.errors import ConfigError
@@ -30,7 +31,7 @@ ANYWHERE = frozenset(("name", "state", "target", "format", "progress_fd", "quiet
     help="Where the stages keep what they know; made if it is missing.  [env: BOUND_IMAGES_STATE]",
 )  # fmt: skip
 @click.option(
-    "--source", metavar="ROOT", envvar="BOUND_IMAGES_SOURCE",
+    "--source", metavar="ROOT", envvar="BOUND_IMAGES_SOURCE", shell_complete=sources,
     help="For stage discover: the OS image or root that is installed.  [env: BOUND_IMAGES_SOURCE]",
 )  # fmt: skip
 @click.option(
@@ -105,3 +106,6 @@ def _keep_target(directory: StateDirectory, request: Request, target: Path | Non
 def _usage(option: str, message: str) -> ConfigError:
     hint = "see 'bootc-bound-images stage --help'"
     return ConfigError.of(option, message, hint=hint)
+
+
+COMMANDS = {"stage": stage}

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from installer_plugin.fields import Fields, Json
 from installer_plugin.request import Request
-from installer_plugin.storage.engine.select import EngineChoice
-from installer_plugin.storage.store.target_store import Backend
+from installer_plugin.storage.base import Backend, EngineChoice
 
 
 def request_json(request: Request) -> Json:

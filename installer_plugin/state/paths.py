@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from installer_plugin.declared import configured
 from installer_plugin.model import SourceKind
-from installer_plugin.opening import configured
 from installer_plugin.request import IMAGE_PREFIX, Request
-from installer_plugin.storage.source.fetch import TRANSPORTS
+from installer_plugin.storage.base import TRANSPORTS
 from installer_plugin.storage.source.specs import parse_source_spec
 
 

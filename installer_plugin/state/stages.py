@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from installer_plugin.declared import configured
 from installer_plugin.errors import DataError, VerificationError
 from installer_plugin.image_json import bound_json, copied_json, resolved_json, verified_json
-from installer_plugin.opening import Opened, configured
+from installer_plugin.opening import Opened
 from installer_plugin.pipeline import DOING, RECIPE, Stage
 from installer_plugin.receipt import dump_receipt, parse_receipt
 from installer_plugin.stages import report

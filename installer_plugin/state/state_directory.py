@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.declared import configured
 from installer_plugin.errors import ConfigError, DataError
 from installer_plugin.fields import Fields, Json, parse_document
 from installer_plugin.files.atomic import replace_file
-from installer_plugin.opening import configured, read_named
+from installer_plugin.opening import read_named
 from installer_plugin.pipeline import Stage
 from installer_plugin.request import Request
 from installer_plugin.state.codec import parse_request, request_json

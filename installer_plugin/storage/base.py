@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,30 @@ from installer_plugin.model import (
     ResolvedImage,
     SourceLocation,
 )
+
+STORE_FORMS = (
+    "a graph root, [REFERENCE=]oci:DIR, [REFERENCE=]oci-archive:FILE, [REFERENCE=]dir:DIR, "
+    "[REFERENCE=]docker-archive:FILE or ssh://[USER@]HOST[:PORT]"
+)
+TRANSPORTS = ("oci:", "oci-archive:", "dir:", "docker://", "docker-archive:")
+"""Of a source image that has to be fetched before its files can be read."""
+
+
+class EngineChoice(StrEnum):
+    """``--engine``: what copies between local stores; other sources have one way each."""
+
+    AUTO = "auto"
+    """Directly where the guards hold, else skopeo."""
+    DIRECT = "direct"
+    SKOPEO = "skopeo"
+    PODMAN = "podman"
+
+
+class Backend(StrEnum):
+    """How bootc lays out a physical root; the value is the directory that holds ``bootc/``."""
+
+    OSTREE = "ostree"
+    COMPOSEFS = "composefs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from installer_plugin.process.runner import Runner
 from installer_plugin.stages.copy import CopyOptions, copy
 from installer_plugin.stages.discover import discover
 from installer_plugin.stages.resolve import resolve
-from installer_plugin.storage.engine.select import EngineChoice, Surroundings, select_engines
+from installer_plugin.storage.base import EngineChoice
+from installer_plugin.storage.engine.select import Surroundings, select_engines
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.store.target_store import find_target_store

@@ -16,9 +16,9 @@ from installer_plugin.process.runner import CommandError
 from installer_plugin.stages.discover import discover, require_sound
 from installer_plugin.stages.label import CHECK
 from installer_plugin.stages.verify import CHECKS
+from installer_plugin.storage.base import STORE_FORMS, EngineChoice
 from installer_plugin.storage.engine.direct_guards import Guard
-from installer_plugin.storage.engine.select import EngineChoice
-from installer_plugin.storage.source.specs import STORE_FORMS, parse_source_spec
+from installer_plugin.storage.source.specs import parse_source_spec
 from tests.support.documents import read, rows
 from tests.support.sources import SourceRootBuilder
 
@@ -72,7 +72,7 @@ def test_help_has_the_exit_codes_too() -> None:
 
 def test_commands_are_those_of_the_program() -> None:
     named = {re.match(r"\w+", row[0])[0] for row in rows(README, "Commands")}  # type: ignore[index]
-    assert named == set(main.commands)
+    assert named == set(main.list_commands(click.Context(main)))
 
 
 def test_engines_are_those_of_the_program() -> None:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click import Option
+from click import Context, Option
 
 from installer_plugin.cli import main
 from tests.support.commands import run, unshared
@@ -225,7 +225,10 @@ def test_options_have_environment_names(engine: str, root: Path, lab: Lab) -> No
 
 
 def test_environment_name_of_every_option_is_the_option_as_written() -> None:
-    for command in main.commands.values():
+    context = Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command
         for option in command.params:
             if isinstance(option, Option) and option.name != "help":
                 written = (each.removeprefix("--").replace("-", "_") for each in option.opts)

@@ -64,6 +64,15 @@ def test_debian_root_has_podman_5_and_stays_as_it_is(debian_root: DebianRoot) ->
     assert list(debian_root.scratch.iterdir()) == []
 
 
+def test_debian_root_uses_the_machine_s_devices_and_cannot_replace_them(
+    debian_root: DebianRoot,
+) -> None:
+    script = "echo x >/dev/null; mv /dev/null /dev/gone; touch /dev/new; ls /dev"
+    there = debian_root.run(("sh", "-c", script)).stdout.split()
+    assert "null" in there
+    assert not {"gone", "new"} & set(there)
+
+
 def test_debian_podman_describes_an_image_of_bootc_storage(
     image_sources: ImageSources, debian_root: DebianRoot
 ) -> None:

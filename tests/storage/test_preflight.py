@@ -22,8 +22,8 @@ from installer_plugin.stages.preflight import (
     preflight,
 )
 from installer_plugin.stages.resolve import resolve
+from installer_plugin.storage.base import EngineChoice
 from installer_plugin.storage.engine.select import (
-    EngineChoice,
     Selected,
     Surroundings,
     required_tools,

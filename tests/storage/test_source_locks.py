@@ -10,13 +10,13 @@ import pytest
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import resolve
-from installer_plugin.storage.base import Place
+from installer_plugin.storage.base import Backend, Place
 from installer_plugin.storage.engine.direct import DirectEngine
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.local import open_local_stores, stored_manifests
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.locks import LOCK_FILES
-from installer_plugin.storage.store.target_store import Backend, TargetStore, prepare
+from installer_plugin.storage.store.target_store import TargetStore, prepare
 from tests.support.commands import run, unshared
 from tests.support.images import ImageSources
 from tests.support.product import Lab, records

@@ -34,6 +34,8 @@ cd "$scratch/root"
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount --rbind /dev dev
+# Devices can be used, but not replaced: they are the machine's own.
+mount -o remount,bind,ro dev
 mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
 mount -t tmpfs tmpfs var/tmp

@@ -29,8 +29,7 @@ from installer_plugin.request import Request
 from installer_plugin.state import codec
 from installer_plugin.state.paths import with_absolute_paths
 from installer_plugin.state.state_directory import StateDirectory
-from installer_plugin.storage.engine.select import EngineChoice
-from installer_plugin.storage.store.target_store import Backend
+from installer_plugin.storage.base import Backend, EngineChoice
 
 SHA = "sha256:" + "ab" * 32
 FULL = Request(

@@ -8,7 +8,8 @@ import pytest
 
 from installer_plugin.errors import DataError
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.store.target_store import Backend, find_target_store, finish, prepare
+from installer_plugin.storage.base import Backend
+from installer_plugin.storage.store.target_store import find_target_store, finish, prepare
 
 OSTREE, COMPOSEFS = Backend.OSTREE, Backend.COMPOSEFS
 

@@ -29,7 +29,7 @@ from installer_plugin.process.runner import Command, CommandError, Runner, find_
 from installer_plugin.request import Request, Work
 from installer_plugin.state.paths import with_absolute_paths
 from installer_plugin.state.state_directory import StateDirectory
-from installer_plugin.storage.source.fetch import TRANSPORTS
+from installer_plugin.storage.base import TRANSPORTS
 
 BOOTC = "bootc"
 HELD_BACK = "set aside: the boot entries that bootc has written"

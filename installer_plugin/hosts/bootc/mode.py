@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from installer_plugin.declared import configured
 from installer_plugin.errors import ConfigError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall
 from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
-from installer_plugin.opening import configured, open_root
+from installer_plugin.opening import open_root
 from installer_plugin.request import Work
 from installer_plugin.storage.source.containers_conf import load_storage_conf
 

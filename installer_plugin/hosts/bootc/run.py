@@ -13,6 +13,7 @@ from installer_plugin.block.base import OpenedTarget
 from installer_plugin.block.luks import TokenError
 from installer_plugin.block.target import make_writable, open_target
 from installer_plugin.block.undo_journal import close_stale, opening
+from installer_plugin.declared import configured
 from installer_plugin.errors import (
     BoundImagesError,
     ConfigError,
@@ -40,7 +41,6 @@ from installer_plugin.hosts.bootc.target_checks import require_opening, require_
 from installer_plugin.hosts.bootc.watchdog import Guard, close_abandoned, guarding
 from installer_plugin.image_json import parse_verified
 from installer_plugin.model import ResolvedImage, VerifiedImage
-from installer_plugin.opening import configured
 from installer_plugin.pipeline import Stage, check, verify_target
 from installer_plugin.process.foreign_texts import last_error_of_bootc
 from installer_plugin.process.runner import Command, CommandError

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.base import Engine
+from installer_plugin.storage.base import Engine, EngineChoice
 from installer_plugin.storage.engine.direct import DirectEngine
 from installer_plugin.storage.engine.direct_guards import Guard, Refusal, image_refusal
 from installer_plugin.storage.engine.podman import PodmanEngine
 from installer_plugin.storage.engine.scp import ScpEngine
 from installer_plugin.storage.engine.skopeo import SkopeoEngine
 from installer_plugin.storage.engine.source_layers import OpenStores
-
-
-class EngineChoice(StrEnum):
-    """``--engine``: what copies between local stores; other sources have one way each."""
-
-    AUTO = "auto"
-    """Directly where the guards hold, else skopeo."""
-    DIRECT = "direct"
-    SKOPEO = "skopeo"
-    PODMAN = "podman"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from installer_plugin.errors import DataError
 from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.storage.tool_argv import copy_argv
 
-TRANSPORTS = ("oci:", "oci-archive:", "dir:", "docker://", "docker-archive:")
 NAME = "localhost/source:1"
 """What the image is called in the throw-away store."""
 

@@ -12,7 +12,7 @@ from installer_plugin.declarations.reference import parse_reference
 from installer_plugin.errors import DataError
 from installer_plugin.model import LAYOUTS, SourceKind
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.base import ImageSource
+from installer_plugin.storage.base import STORE_FORMS, ImageSource
 from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.source.oci_layout import LayoutSource
 from installer_plugin.storage.source.searching import Searching
@@ -23,10 +23,6 @@ from installer_plugin.storage.store.graph_root import IMAGES_JSON
 _KINDS = "|".join(sorted(LAYOUTS))
 _LAYOUT = re.compile(rf"(?:(?P<reference>[^=]+)=)?(?P<kind>{_KINDS}):(?P<path>.+)")
 _STORE_SPEC = re.compile(r"\[(?:overlay@)?(?P<root>/[^+:\]]+)(?:\+[^\]]*)?\]")
-STORE_FORMS = (
-    "a graph root, [REFERENCE=]oci:DIR, [REFERENCE=]oci-archive:FILE, [REFERENCE=]dir:DIR, "
-    "[REFERENCE=]docker-archive:FILE or ssh://[USER@]HOST[:PORT]"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.runner import Command, Runner
+from installer_plugin.storage.base import Backend
 from installer_plugin.storage.store import locks
 
 RECEIPT_NAME = "bound-images.json"
@@ -27,13 +27,6 @@ STORE_FOLDERS = {
     "overlay-images": 0o700,
 }
 """Directories of an empty store, with the modes that containers-storage gives them."""
-
-
-class Backend(StrEnum):
-    """How bootc lays out a physical root; the value is the directory that holds ``bootc/``."""
-
-    OSTREE = "ostree"
-    COMPOSEFS = "composefs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Makes the man pages: of the commands' help, and of Markdown documents."""

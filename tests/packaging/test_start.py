@@ -1,0 +1,47 @@
+"""How long a command takes to start, and what it loads for that."""
+
+import re
+import resource
+import sys
+from pathlib import Path
+
+from tests.support.commands import run
+
+PROGRAM = ("-m", "installer_plugin")
+CLICK = ("-c", "import click")
+
+
+def seconds(*argv: str) -> float:
+    """Return the processor time that Python takes, at best of several times."""
+    best = float("inf")
+    for _ in range(7):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run((sys.executable, *argv))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        best = min(best, used)
+    return best
+
+
+def loaded(*argv: str) -> set[str]:
+    """Return the modules of ours that a command loads."""
+    shown = run((sys.executable, "-X", "importtime", *argv)).stderr
+    return set(re.findall(r"\| +(installer_plugin[\w.]*)$", shown, re.MULTILINE))
+
+
+def test_version_takes_at_most_twice_what_click_takes() -> None:
+    assert seconds(*PROGRAM, "--version") <= 2 * seconds(*CLICK)
+
+
+def test_list_of_a_directory_loads_nothing_of_stores_and_disks(tmp_path: Path) -> None:
+    found = loaded(*PROGRAM, "list", str(tmp_path))
+    parts = {name.split(".")[1] for name in found if "." in name}
+    assert "declared" in parts
+    assert not parts & {"opening", "pipeline", "steps", "hosts", "hooks", "state", "expectations"}
+    deeper = [n for n in found if ".storage." in n or ".block." in n]
+    assert set(deeper) <= {"installer_plugin.storage.base", "installer_plugin.block.base"}
+
+
+def test_version_loads_nothing_but_the_program_itself() -> None:
+    needed = {"installer_plugin", "installer_plugin.cli", "installer_plugin.cli.program"}
+    assert loaded(*PROGRAM, "--version") <= needed
