@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from installer_plugin.fields import Fields, parse_document
-from installer_plugin.image_json import proven_json
+from installer_plugin.image_json import Document, proven_json
 from installer_plugin.model import (
     CopiedImage,
     Expected,
@@ -27,6 +27,8 @@ class Receipt:
 
     source: str
     """The OS image or source root."""
+    with_places: bool = True
+    """Whether it says in which stores the images were found: paths of the machine that copied."""
     created: str
     """ISO 8601, UTC."""
     tools: Mapping[str, str]
@@ -41,9 +43,16 @@ def dump_receipt(receipt: Receipt) -> str:
         "source": receipt.source,
         "created": receipt.created,
         "tools": dict(receipt.tools),
-        "images": [proven_json(copied, verified) for copied, verified in receipt.images],
+        "images": [_entry(*pair, receipt) for pair in receipt.images],
     }
     return json.dumps(data, indent=2, sort_keys=True) + "\n"
+
+
+def _entry(copied: CopiedImage, verified: VerifiedImage, receipt: Receipt) -> Document:
+    entry = proven_json(copied, verified)
+    if not receipt.with_places:
+        del entry["found_in"]
+    return entry
 
 
 def parse_receipt(content: bytes, where: str) -> tuple[Expected, ...]:

@@ -131,7 +131,7 @@ def check(source: str, **given: Unpack[Given]) -> None:
 @click.argument("target", type=PLACE)
 @options(
     opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, opt.jobs,
-    opt.receipt, opt.dry_run, *opt.disk,
+    opt.receipt, opt.receipt_source, opt.dry_run, *opt.disk,
 )  # fmt: skip
 def copy(source: str, **given: Unpack[Given]) -> None:
     """Put the bound images of SOURCE into TARGET, proven.
