@@ -86,7 +86,7 @@ def parse_created(content: bytes, where: str) -> int:
 
     RFC 3339 with as many digits of a second as its writer liked. Raises DataError.
     """
-    value = _object(content, where).get("created")
+    value = parse_object(content, where).get("created")
     if value is None:
         return 0
     try:
