@@ -10,6 +10,11 @@ import click
 from installer_plugin import __version__, pipeline
 from installer_plugin.cli import options as opt
 from installer_plugin.cli.hooks import hooks
+from installer_plugin.cli.image_builder import (
+    bootc_image_builder,
+    image_builder,
+    osbuild_manifest,
+)
 from installer_plugin.cli.install import install
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
@@ -50,6 +55,9 @@ def main() -> None:
 
 main.add_command(hooks)
 main.add_command(install)
+main.add_command(image_builder)
+main.add_command(bootc_image_builder)
+main.add_command(osbuild_manifest)
 main.add_command(stage)
 
 

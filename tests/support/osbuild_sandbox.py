@@ -54,6 +54,20 @@ _DIRECTORY = 'mkdir -p "$INPUTS/images"\nmount --bind "$STORE" "$INPUTS/images"\
 _RUNNER = '#!/bin/sh\nexec "$@"\n'
 
 
+def make_library(library: Path, program: Path | None, *, stage: bool = True) -> Path:
+    """Make osbuild's library directory, with our stage, and the program in one file beside them."""
+    (library / "osbuild").mkdir(parents=True)
+    (library / "osbuild/__init__.py").touch()
+    (library / "osbuild/api.py").write_text(API)
+    if stage:
+        shutil.copytree(STAGES, library / "stages")
+    else:
+        (library / "stages").mkdir()
+    if program:
+        shutil.copy(program, library / "bootc-bound-images.pyz")
+    return library
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """A build root with an osbuild library directory that has our stage."""
@@ -61,8 +75,8 @@ class Sandbox:
     directory: Path
     store: Path
     """Graph root of the host's store."""
-    program: Path | None
-    """The single file, beside the stages."""
+    library: Path
+    """osbuild's library directory, with the stage; see :func:`make_library`."""
     no_python: bool = False
     """Whether the build root has no Python that is new enough: those of the machine are hidden."""
     images: Path | None = None
@@ -70,7 +84,7 @@ class Sandbox:
 
     def run(self, arguments: Mapping[str, Any], root: Path) -> "Ended":
         """Run the stage on what is mounted at *root*."""
-        library, work = self._library(), self.directory / "work"
+        work = self.directory / "work"
         shutil.rmtree(work, ignore_errors=True)
         for name in ("inputs", "tree", "var/tmp", "dev"):
             (work / name).mkdir(parents=True)
@@ -80,21 +94,10 @@ class Sandbox:
         (work / "arguments").write_text(json.dumps(arguments))
         env = {"INPUTS": str(work / "inputs"), "STORE": str(self.images or self.store)}
         prelude = _DIRECTORY if self.images else _PRELUDE
-        argv = unshared(self._argv(library, work, root), prelude=prelude + 'exec "$@"\n')
+        argv = unshared(self._argv(work, root), prelude=prelude + 'exec "$@"\n')
         done = run(argv, env=env, ok=(0, 1))
         text = (work / "meta").read_text()
         return Ended(done, json.loads(text) if text else {})
-
-    def _library(self) -> Path:
-        library = self.directory / "lib"
-        shutil.rmtree(library, ignore_errors=True)
-        (library / "osbuild").mkdir(parents=True)
-        (library / "osbuild/__init__.py").touch()
-        (library / "osbuild/api.py").write_text(API)
-        shutil.copytree(STAGES, library / "stages")
-        if self.program:
-            shutil.copy(self.program, library / "bootc-bound-images.pyz")
-        return library
 
     def _old(self) -> Path:
         """A Python that runs the stage itself, and says that it is too old for the program."""
@@ -103,7 +106,7 @@ class Sandbox:
         old.chmod(0o755)
         return old
 
-    def _argv(self, library: Path, work: Path, root: Path) -> tuple[str, ...]:
+    def _argv(self, work: Path, root: Path) -> tuple[str, ...]:
         hidden = [path for path in Path("/usr/bin").glob("python3*") if self.no_python]
         python = [word for path in hidden for word in ("--ro-bind", str(self._old()), str(path))]
         capabilities = (word for name in CAPABILITIES for word in ("--cap-add", f"CAP_{name}"))
@@ -120,11 +123,11 @@ class Sandbox:
             "--ro-bind-try", "/etc/containers", "/etc/containers",
             "--ro-bind-try", "/etc/selinux", "/etc/selinux/",
             "--ro-bind", str(Path("/usr/bin/python3").resolve()), "/run/python",
-            "--ro-bind", str(library), "/run/osbuild/lib",
+            "--ro-bind", str(self.library), "/run/osbuild/lib",
             "--bind", str(work / "tree"), "/run/osbuild/tree",
             "--bind", str(work / "meta"), "/run/osbuild/meta",
             "--bind", str(root), "/run/osbuild/mounts",
-            "--ro-bind", str(library / "stages" / STAGE), f"/run/osbuild/bin/{STAGE}",
+            "--ro-bind", str(self.library / "stages" / STAGE), f"/run/osbuild/bin/{STAGE}",
             "--ro-bind", str(work / "inputs"), "/run/osbuild/inputs",
             "--ro-bind", str(work / "arguments"), "/run/osbuild/api/arguments",
             "--ro-bind", str(work / "runner"), "/run/osbuild/runner/org.osbuild.linux",

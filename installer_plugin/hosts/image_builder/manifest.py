@@ -78,6 +78,7 @@ class Manifest:
     """What it is called in errors."""
     installs: tuple[Install, ...]
     """None where it makes no disk of a bootc image."""
+    places: tuple[Place, ...]
 
     @property
     def images(self) -> tuple[OsImage, ...]:
@@ -100,7 +101,8 @@ def read_manifest(content: bytes, subject: str) -> Manifest:
         raise _wrong(subject, 'has no "version": "2", expected an osbuild manifest of that version')
     places = _places(node, subject)
     _require_untouched(places, subject)
-    return Manifest(text, node, subject, tuple(_installs(places, subject)))
+    installs = tuple(_installs(places, subject))
+    return Manifest(text, node, subject, installs, tuple(places.values()))
 
 
 def require_installs(manifest: Manifest) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tests.faults.scene import APP, OTHER, SMALL, Images
 from tests.hosts.image_builder.conftest import OS, Built
 from tests.hosts.scene import RECEIPT, bind
 from tests.support.disks import FsKind, LoopFs, LoopFsFactory
-from tests.support.osbuild_sandbox import Sandbox, arguments
+from tests.support.osbuild_sandbox import Sandbox, arguments, make_library
 from tests.support.product import STORE, product
 from tests.support.stores import Store
 
@@ -51,7 +51,8 @@ def options(store: Store, *images: str, **more: object) -> dict[str, Any]:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, little: Images, program: Path) -> Sandbox:
-    return Sandbox(directory=tmp_path / "sandbox", store=little.root, program=program)
+    library = make_library(tmp_path / "lib", program)
+    return Sandbox(directory=tmp_path / "sandbox", store=little.root, library=library)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
@@ -101,7 +102,8 @@ def test_without_a_deployment_the_os_image_itself_says_what_it_declares(
 ) -> None:
     disk = loop_fs()
     (disk.mount / "composefs").mkdir()
-    sandbox = Sandbox(directory=tmp_path / "sandbox", store=built.store.root, program=program)
+    library = make_library(tmp_path / "lib", program)
+    sandbox = Sandbox(directory=tmp_path / "sandbox", store=built.store.root, library=library)
     source = {"reference": OS, "id": f"sha256:{built.ids[OS]}"}
     asked = options(built.store, APP, OTHER, SMALL, source=source)
     ended = sandbox.run(arguments(asked), disk.mount)
@@ -231,20 +233,25 @@ def test_what_it_cannot_work_with_is_one_clear_error(
     assert not (tmp_path / "disk" / STORE).exists()
 
 
-@pytest.mark.parametrize(
-    ("lacks", "said"),
-    [
-        ({"no_python": True}, "the build root has no Python 3.11 or later"),
-        ({"program": None}, "bootc-bound-images.pyz is not there"),
-    ],
-)
-def test_a_build_root_without_what_it_needs_is_told_so(
-    lacks: Mapping[str, Any], said: str, sandbox: Sandbox, little: Images, tmp_path: Path
+def test_a_build_root_without_a_new_python_is_told_so(
+    sandbox: Sandbox, little: Images, tmp_path: Path
 ) -> None:
     deployed(tmp_path / "disk", APP)
-    ended = replace(sandbox, **lacks).run(arguments(options(little.store, APP)), tmp_path / "disk")
+    old = replace(sandbox, no_python=True)
+    ended = old.run(arguments(options(little.store, APP)), tmp_path / "disk")
     assert ended.done.returncode == 1
-    assert said in ended.said
+    assert "the build root has no Python 3.11 or later" in ended.said
+    assert "Traceback" not in ended.said
+
+
+def test_a_library_directory_without_the_program_is_told_so(
+    sandbox: Sandbox, little: Images, tmp_path: Path
+) -> None:
+    deployed(tmp_path / "disk", APP)
+    (sandbox.library / "bootc-bound-images.pyz").unlink()
+    ended = sandbox.run(arguments(options(little.store, APP)), tmp_path / "disk")
+    assert ended.done.returncode == 1
+    assert "bootc-bound-images.pyz is not there" in ended.said
     assert "Traceback" not in ended.said
 
 
@@ -253,7 +260,8 @@ def test_a_damaged_image_fails_the_stage(little: Images, program: Path, tmp_path
     found = next(path for path in mine.root.glob("overlay/*/diff/app/large"))
     found.write_bytes(b"not what it was")
     deployed(tmp_path / "disk", APP)
-    sandbox = Sandbox(directory=tmp_path / "sandbox", store=mine.root, program=program)
+    library = make_library(tmp_path / "lib", program)
+    sandbox = Sandbox(directory=tmp_path / "sandbox", store=mine.root, library=library)
     ended = sandbox.run(arguments(options(mine.store, APP)), tmp_path / "disk")
     assert ended.done.returncode == 1
     assert "app/large" in ended.said
