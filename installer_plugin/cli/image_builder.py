@@ -10,7 +10,7 @@ from typing import Any, Unpack, cast
 import click
 
 from installer_plugin.cli import options as opt
-from installer_plugin.cli.options import Given, options, request_of
+from installer_plugin.cli.options import Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.errors import ConfigError, Problem
 from installer_plugin.files.atomic import replace_file
@@ -80,11 +80,10 @@ def _build(builder: Builder, words: tuple[str, ...], given: BuildGiven, output: 
         run.pass_through(line)
     asked = run.BuildRequest(
         line=line,
-        request=request_of("/", **_own(given)),
         when=When(given["when"]),
         library=given["osbuild_libdir"],
     )
-    built = run.build(asked, output.context)
+    built = run.build(asked, work_of("/", output.context, **_own(given)))
     output.findings(built.content.findings)
     document = report.document(
         str(builder),
@@ -171,8 +170,8 @@ def osbuild_manifest(manifest: str, **given: Unpack[BuildGiven]) -> None:
             program=single_file() if given["inline_program"] else b"",
         )
         name = "<stdin>" if manifest == STDIN else manifest
-        request = request_of("/", **_own(given))
-        prepared = prepare(_content(manifest), name, wish, request, output.context)
+        work = work_of("/", output.context, **_own(given))
+        prepared = prepare(_content(manifest), name, wish, work)
         _show(prepared, given, output)
 
     run_to_exit(output, body)

@@ -9,14 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from installer_plugin.block.fresh_filesystem import GIB, KERNEL, free_bytes
 from installer_plugin.errors import Problem
 from installer_plugin.events import iec
-from installer_plugin.hosts.bootc.partition_plan import (
-    GIB,
-    KERNEL,
-    DiskLayout,
-    usable_bytes,
-)
 from installer_plugin.hosts.image_builder.json_text import Node
 from installer_plugin.hosts.image_builder.manifest import Install, Manifest
 from installer_plugin.hosts.image_builder.os_image import OsImageContent
@@ -98,7 +93,7 @@ def room_problems(
         bound = need_of(tuple(missing_layers(content.images, frozenset()).values())).bytes
         kernel = 0 if size.own_boot else KERNEL
         needed = content.size + kernel + bound
-        room = usable_bytes(size.root, DiskLayout(filesystem=size.filesystem))
+        room = free_bytes(size.root, size.filesystem)
         if needed > room:
             # What a file system keeps for itself grows with it.
             growth = -(-(needed - room) * 5 // 4 // GIB) * GIB

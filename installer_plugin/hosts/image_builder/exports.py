@@ -13,8 +13,9 @@ from installer_plugin.files.atomic import replace_file
 from installer_plugin.hosts.image_builder.rewrite import Mode
 from installer_plugin.hosts.image_builder.session import BuildOutcome, listing
 from installer_plugin.model import VerifiedImage
-from installer_plugin.pipeline import copy_images, require_target, verify_target
-from installer_plugin.request import IMAGE_PREFIX, TARGET_ITSELF, Context, Request
+from installer_plugin.opening import require_target
+from installer_plugin.pipeline import copy_images, verify_target
+from installer_plugin.request import IMAGE_PREFIX, TARGET_ITSELF, Work
 
 STAGE = "exports"
 RECEIPT_ENDING = ".bound-images.json"
@@ -71,9 +72,7 @@ def what_it_packs(path: Path) -> str:
     return ""
 
 
-def prove_exports(
-    outcome: BuildOutcome, image: str, created: int, request: Request, context: Context
-) -> Iterator[Export]:
+def prove_exports(outcome: BuildOutcome, image: str, created: int, work: Work) -> Iterator[Export]:
     """Each artifact, opened; in the modes in which the build has not done so, filled and finished.
 
     Raises what copying and verification raise, and VerificationError for one that could not be opened
@@ -89,10 +88,10 @@ def prove_exports(
             )
         if packed:
             said = f"{packed} is not opened: its images were proven while it was built"
-            context.events.warn(STAGE, f"{path}: {said}")
+            work.events.warn(STAGE, f"{path}: {said}")
             yield Export(path=path, not_opened=packed)
         else:
-            yield _proven(path, outcome, _Build(image, created), request, context)
+            yield _proven(path, outcome, _Build(image, created), work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +100,22 @@ class _Build:
     created: int
 
 
-def _proven(
-    path: Path, outcome: BuildOutcome, build: _Build, request: Request, context: Context
-) -> Export:
+def _proven(path: Path, outcome: BuildOutcome, build: _Build, work: Work) -> Export:
     receipt = path.with_name(path.name + RECEIPT_ENDING)
     if outcome.mode == Mode.STAGE:
-        asked = replace(request, source=TARGET_ITSELF, target=path)
-        images = verify_target(asked, context)
-        _copy_receipt(path, receipt, request, context)
+        asked = replace(work.request, source=TARGET_ITSELF, target=path)
+        images = verify_target(work.asking(asked))
+        _copy_receipt(path, receipt, work)
         return Export(path=path, images=images, receipt=receipt)
     asked = replace(
-        request,
+        work.request,
         source=f"{IMAGE_PREFIX}{build.image}",
         target=path,
         receipts=(receipt,),
         receipt_source=f"{IMAGE_PREFIX}{build.image}",
     )
-    dated = replace(context, env=_dated(context.env, build.created))
-    done = copy_images(asked, dated)
+    context = replace(work.context, env=_dated(work.context.env, build.created))
+    done = copy_images(replace(work, request=asked, context=context))
     return Export(path=path, images=tuple(proof for _, proof in done.images), receipt=receipt)
 
 
@@ -127,9 +124,9 @@ def _dated(env: Mapping[str, str], created: int) -> Mapping[str, str]:
     return {"SOURCE_DATE_EPOCH": str(created), **env}
 
 
-def _copy_receipt(disk: Path, receipt: Path, request: Request, context: Context) -> None:
+def _copy_receipt(disk: Path, receipt: Path, work: Work) -> None:
     """Have the receipt that is on the disk beside it as well."""
     options = OpenOptions(read_only=True)
-    with open_target(disk, options, context.runner, context.events) as target:
-        store = require_target(replace(request, target=target.physical_root))
+    with open_target(disk, options, work.runner, work.events) as target:
+        store = require_target(replace(work.request, target=target.physical_root))
         replace_file(receipt, store.receipt.read_bytes(), mode=0o644)

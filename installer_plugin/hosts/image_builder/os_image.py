@@ -11,15 +11,9 @@ from installer_plugin.errors import DataError, PreflightError, Problem, SourceIm
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.image_builder.rewrite import Payload, Wanted
 from installer_plugin.model import Finding, ResolvedImage
+from installer_plugin.opening import configured, open_root, open_stores
 from installer_plugin.pipeline import check
-from installer_plugin.request import (
-    IMAGE_PREFIX,
-    Context,
-    Request,
-    configured,
-    open_root,
-    open_stores,
-)
+from installer_plugin.request import IMAGE_PREFIX, Work
 from installer_plugin.storage.source.local import LocalStores
 
 BOOTC = ("usr/bin/bootc", "usr/sbin/bootc", "usr/local/bin/bootc", "usr/local/sbin/bootc")
@@ -51,22 +45,22 @@ class OsImageContent:
         return Payload(images=tuple(wanted), created=self.created)
 
 
-def read_os_image(image: str, request: Request, context: Context) -> OsImageContent:
+def read_os_image(image: str, work: Work) -> OsImageContent:
     """Everything that can be known before a build; *image* is a name or ID in the machine's store.
 
     Raises all problems at once: SourceImageError, PreflightError, and ConfigError where the image is
     not in the store.
     """
-    request = replace(request, source=f"{IMAGE_PREFIX}{image}", target=None)
-    with configured(), open_root(request, context) as root:
+    work = _on_image(image, work)
+    with configured(), open_root(work) as root:
         missing = () if any(map(root.exists, BOOTC)) else (_no_bootc(image),)
     try:
-        checked = check(request, context)
+        checked = check(work)
     except (SourceImageError, PreflightError) as error:
         raise joined([error, SourceImageError(*missing)] if missing else [error]) from error
     if missing:
         raise SourceImageError(*missing)
-    with configured(), _local(request, context) as (store, graph_root):
+    with configured(), _local(work) as (store, graph_root):
         _require_reachable(checked.images, graph_root)
         layers = store.image_layers(image) or ()
         return OsImageContent(
@@ -77,11 +71,14 @@ def read_os_image(image: str, request: Request, context: Context) -> OsImageCont
         )
 
 
-def has_new_python(image: str, request: Request, context: Context) -> bool:
+def has_new_python(image: str, work: Work) -> bool:
     """Whether a stage of ours can run in a build root made of *image*; raises ConfigError."""
-    asked = replace(request, source=f"{IMAGE_PREFIX}{image}", target=None)
-    with configured(), open_root(asked, context) as root:
+    with configured(), open_root(_on_image(image, work)) as root:
         return newest_python(root) >= OLDEST
+
+
+def _on_image(image: str, work: Work) -> Work:
+    return work.asking(replace(work.request, source=f"{IMAGE_PREFIX}{image}", target=None))
 
 
 def newest_python(root: Rootfs) -> int:
@@ -96,9 +93,9 @@ def newest_python(root: Rootfs) -> int:
 
 
 @contextmanager
-def _local(request: Request, context: Context) -> Iterator[tuple[LocalStores, str]]:
+def _local(work: Work) -> Iterator[tuple[LocalStores, str]]:
     """The machine's stores, and the one that osbuild shows its stages."""
-    with open_stores(request, context) as sources:
+    with open_stores(work) as sources:
         local = next((each for each in sources.all if isinstance(each, LocalStores)), None)
         if local is None or not sources.graph_roots:
             raise DataError("containers-storage", "is not there, expected the machine's store")

@@ -21,7 +21,6 @@ from installer_plugin.errors import (
     Problem,
     caught,
 )
-from installer_plugin.hosts.bootc.event_relay import written_to
 from installer_plugin.hosts.image_builder.library import library_with_stage
 from installer_plugin.hosts.image_builder.manifest import SIZE_LIMIT
 from installer_plugin.hosts.image_builder.prepare import Prepared, Wish, prepare
@@ -35,7 +34,8 @@ from installer_plugin.hosts.image_builder.session import (
 )
 from installer_plugin.process.runner import Runner
 from installer_plugin.process.signals import interruptible
-from installer_plugin.request import Context
+from installer_plugin.request import Context, Work
+from installer_plugin.state.event_relay import written_to
 
 PROGRAM = "installer_plugin.hosts.image_builder.osbuild_front"
 REAL = "osbuild"
@@ -111,11 +111,11 @@ def _prepared(
     """What came out, the new manifest and the library directory for it; every failure is an outcome."""
     try:
         with written_to(session.folder / EVENTS) as events, interruptible():
-            context = Context(Runner(), events, os.environ)
+            work = Work(session.request, Context(Runner(), events, os.environ))
             before = listing(Path(line.output)) if line.output else None
             wish = Wish(when=session.when, larger=session.larger, exports=line.exports)
             name = "<stdin>" if line.manifest == STDIN else line.manifest
-            prepared = prepare(_content(line.manifest), name, wish, session.request, context)
+            prepared = prepare(_content(line.manifest), name, wish, work)
             library = None
             if prepared.images and prepared.choice.mode is Mode.STAGE:
                 base = Path(line.library) if line.library else session.library

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import lzma
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from installer_plugin import __version__
 from installer_plugin.errors import BoundImagesError, PreflightError, joined
@@ -25,7 +25,7 @@ from installer_plugin.hosts.image_builder.os_image import (
 )
 from installer_plugin.hosts.image_builder.rewrite import InlineProgram, Plan, rewrite
 from installer_plugin.model import ImageId, ResolvedImage
-from installer_plugin.request import Context, Request
+from installer_plugin.request import Work
 
 STAGE = "manifest"
 
@@ -58,20 +58,16 @@ class Prepared:
         return tuple(image for content in self.contents.values() for image in content.images)
 
 
-def prepare(
-    content: bytes, subject: str, wish: Wish, request: Request, context: Context
-) -> Prepared:
+def prepare(content: bytes, subject: str, wish: Wish, work: Work) -> Prepared:
     """Read, check and rewrite; raises ConfigError, SourceImageError and PreflightError."""
     manifest = read_manifest(content, subject)
     require_installs(manifest)
     for image in manifest.images:
-        context.events.step(STAGE, f"it installs {image.name} ({image.id[:12]})")
-    quiet = replace(context, events=Events())
-    contents = _contents(manifest, request, quiet)
+        work.events.step(STAGE, f"it installs {image.name} ({image.id[:12]})")
+    quiet = work.telling(Events())
+    contents = _contents(manifest, quiet)
     images = tuple(image for each in contents.values() for image in each.images)
-    python = all(
-        has_new_python(install.build_image.id, request, quiet) for install in manifest.installs
-    )
+    python = all(has_new_python(install.build_image.id, quiet) for install in manifest.installs)
     problems = tuple(room_problems(manifest, contents, wish.larger))
     errors: list[BoundImagesError] = [PreflightError(*problems)] if problems else []
     archives = archives_in(manifest, wish.exports)
@@ -82,7 +78,7 @@ def prepare(
     if errors:
         raise joined(errors)
     if images:
-        context.events.step(STAGE, f"mode: {choice.mode} ({choice.reason})")
+        work.events.step(STAGE, f"mode: {choice.mode} ({choice.reason})")
     payloads = {image: each.payload for image, each in contents.items()}
     plan = Plan(
         payloads=payloads,
@@ -93,14 +89,12 @@ def prepare(
     return Prepared(before=manifest, text=rewrite(manifest, plan), choice=choice, contents=contents)
 
 
-def _contents(
-    manifest: Manifest, request: Request, context: Context
-) -> dict[ImageId, OsImageContent]:
+def _contents(manifest: Manifest, work: Work) -> dict[ImageId, OsImageContent]:
     found: dict[ImageId, OsImageContent] = {}
     errors: list[BoundImagesError] = []
     for image in manifest.images:
         try:
-            found[image.id] = read_os_image(image.id, request, context)
+            found[image.id] = read_os_image(image.id, work)
         except BoundImagesError as error:
             errors.append(error)
     if errors:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from installer_plugin.errors import HostError, PreflightError, Problem
 from installer_plugin.files.scratch import scratch_directory
-from installer_plugin.hosts.bootc.event_relay import relayed
 from installer_plugin.hosts.image_builder.builder_cli import Builder, BuilderLine
 from installer_plugin.hosts.image_builder.exports import Export, prove_exports
 from installer_plugin.hosts.image_builder.library import DEFAULT, require_library
@@ -25,8 +24,9 @@ from installer_plugin.hosts.image_builder.session import (
     BuildSession,
 )
 from installer_plugin.process.runner import Command, find_tool, our_program_argv
-from installer_plugin.request import Context, Request
+from installer_plugin.request import Work
 from installer_plugin.stages import report
+from installer_plugin.state.event_relay import relayed
 
 STAGE = "image-builder"
 INSTALL = {
@@ -40,7 +40,6 @@ class BuildRequest:
     """What the user asked for."""
 
     line: BuilderLine
-    request: Request = field(default_factory=Request)
     when: When = When.AUTO
     library: Path = DEFAULT
     """osbuild's library directory."""
@@ -64,31 +63,31 @@ def pass_through(line: BuilderLine) -> NoReturn:
     os.execvp(line.argv[0], line.argv)  # noqa: S606 - no shell is wanted
 
 
-def build(asked: BuildRequest, context: Context) -> Built:
+def build(asked: BuildRequest, work: Work) -> Built:
     """Check, build, prove; raises every error that has an exit code of its own."""
     _require_tools(asked)
-    content = read_os_image(asked.line.image, asked.request, context)
-    if asked.request.require_bound_images or content.images:
-        context.events.step(STAGE, f"{len(content.images)} bound images of {asked.line.image}")
-    if asked.request.dry_run:
+    content = read_os_image(asked.line.image, work)
+    if content.images:
+        work.events.step(STAGE, f"{len(content.images)} bound images of {asked.line.image}")
+    if work.request.dry_run:
         return Built(mode="", reason="", exports=(), content=content, planned=True)
     with scratch_directory(Path(tempfile.gettempdir())) as folder:
-        outcome = _run(asked, folder, context)
-        exports = _exports(asked, content, outcome, context)
+        outcome = _run(asked, folder, work)
+        exports = _exports(asked, content, outcome, work)
     return Built(mode=outcome.mode, reason=outcome.reason, exports=exports, content=content)
 
 
 def _exports(
-    asked: BuildRequest, content: OsImageContent, outcome: BuildOutcome, context: Context
+    asked: BuildRequest, content: OsImageContent, outcome: BuildOutcome, work: Work
 ) -> tuple[Export, ...]:
     if not outcome.images:
-        context.events.step(STAGE, report.NOTHING)
+        work.events.step(STAGE, report.NOTHING)
         return ()
     image, created = asked.line.image, content.created
-    return tuple(prove_exports(outcome, image, created, asked.request, context))
+    return tuple(prove_exports(outcome, image, created, work))
 
 
-def _run(asked: BuildRequest, folder: Path, context: Context) -> BuildOutcome:
+def _run(asked: BuildRequest, folder: Path, work: Work) -> BuildOutcome:
     """Run the builder with our osbuild first in PATH; raises what that one found, and HostError."""
     line = asked.line
     session = BuildSession(
@@ -96,14 +95,14 @@ def _run(asked: BuildRequest, folder: Path, context: Context) -> BuildOutcome:
         when=asked.when,
         larger=line.larger,
         library=asked.library.absolute(),
-        request=replace(asked.request, lock=asked.request.lock and asked.request.lock.absolute()),
+        request=replace(work.request, lock=work.request.lock and work.request.lock.absolute()),
     )
     session.save()
     command = Command(
         argv=line.argv, purpose=f"build disks of {line.image}", env={"PATH": _path(folder)}
     )
-    with relayed(folder / EVENTS, context.events):
-        code = context.runner.attach(command)
+    with relayed(folder / EVENTS, work.events):
+        code = work.runner.attach(command)
     outcome = BuildOutcome.load(folder)
     if outcome is not None and outcome.problems:
         raise outcome.error()
