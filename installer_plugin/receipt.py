@@ -17,6 +17,8 @@ from installer_plugin.model import (
 )
 
 SCHEMA = "bootc-bound-images/receipt/2"
+_OF_THE_MACHINE = frozenset(("found_in", "refusal"))
+"""Fields that may name places of the machine that copied."""
 OLDER = ("bootc-bound-images/receipt/1",)
 """Forms that targets may still have; what is demanded stands in them by the same names."""
 
@@ -51,7 +53,7 @@ def dump_receipt(receipt: Receipt) -> str:
 def _entry(copied: CopiedImage, verified: VerifiedImage, receipt: Receipt) -> Document:
     entry = proven_json(copied, verified)
     if not receipt.with_places:
-        del entry["found_in"]
+        entry = {name: value for name, value in entry.items() if name not in _OF_THE_MACHINE}
     return entry
 
 

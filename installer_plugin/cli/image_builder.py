@@ -9,6 +9,7 @@ from typing import Any, Unpack, cast
 
 import click
 
+from installer_plugin import image_json
 from installer_plugin.cli import options as opt
 from installer_plugin.cli.options import Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
@@ -90,7 +91,7 @@ def _build(builder: Builder, words: tuple[str, ...], given: BuildGiven, output: 
         line.image,
         mode=built.mode,
         reason=built.reason,
-        planned=[report.resolved_json(image) for image in built.content.images],
+        planned=[image_json.resolved_json(image) for image in built.content.images],
         exports=[_export_json(export) for export in built.exports],
     )
     output.result(_built_text(built), document)
@@ -101,7 +102,7 @@ def _export_json(export: Export) -> report.Document:
         "path": str(export.path),
         "receipt": str(export.receipt) if export.receipt else None,
         "not_opened": export.not_opened,
-        "images": [report.verified_json(image) for image in export.images],
+        "images": [image_json.verified_json(image) for image in export.images],
     }
 
 
@@ -198,7 +199,7 @@ def _show(prepared: Prepared, given: BuildGiven, output: Output) -> None:
         prepared.before.subject,
         mode=str(prepared.choice.mode) if prepared.images else "",
         reason=prepared.choice.reason if prepared.images else "",
-        images=[report.resolved_json(image) for image in prepared.images],
+        images=[image_json.resolved_json(image) for image in prepared.images],
         changes=changed,
         file=str(file) if file else None,
         manifest=None if file or given["dry_run"] else prepared.text,

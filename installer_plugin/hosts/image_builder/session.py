@@ -16,6 +16,7 @@ from installer_plugin.errors import (
     SourceImageError,
     VerificationError,
 )
+from installer_plugin.fields import Fields
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.hosts.image_builder.mode import When
 from installer_plugin.request import Request
@@ -61,7 +62,7 @@ class BuildSession:
             when=When(data["when"]),
             larger=data["larger"],
             library=Path(data["library"]),
-            request=codec.parse_request(data["request"]),
+            request=codec.parse_request(Fields(data["request"], SESSION)),
         )
 
 
