@@ -115,8 +115,10 @@ def _proven(path: Path, outcome: BuildOutcome, build: _Build, work: Work) -> Exp
         receipt_source=f"{IMAGE_PREFIX}{build.image}",
     )
     context = replace(work.context, env=_dated(work.context.env, build.created))
-    done = copy_images(replace(work, request=asked, context=context))
-    return Export(path=path, images=tuple(proof for _, proof in done.images), receipt=receipt)
+    copy_images(replace(work, request=asked, context=context))
+    # What was written is proven as it is read again by whoever opens the disk next.
+    again = replace(work.request, source=TARGET_ITSELF, target=path)
+    return Export(path=path, images=verify_target(work.asking(again)), receipt=receipt)
 
 
 def _dated(env: Mapping[str, str], created: int) -> Mapping[str, str]:

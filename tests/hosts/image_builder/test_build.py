@@ -194,7 +194,7 @@ def test_every_mode_can_be_asked_for(when: str, machine: Pipeline) -> None:
 def test_a_result_can_be_read_by_programs(machine: Pipeline) -> None:
     done = machine.disk(OS, own=("--format", "json"))
     found = json.loads(done.stdout[done.stdout.index('{\n  "schema"') :])
-    assert found["schema"] == "bootc-bound-images/image-builder/1"
+    assert found["schema"] == "bootc-bound-images/image-builder/2"
     (export,) = found["exports"]
     assert export["path"] == str(machine.output / "small.raw")
     assert export["receipt"] == str(machine.output / f"small.raw{RECEIPT}")
