@@ -230,8 +230,8 @@ def test_grace_is_ten_seconds_unless_another_is_asked_for(monkeypatch: pytest.Mo
     signals: list[tuple[int, int]] = []
     start = runner._start
 
-    def begin(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
-        started.append(start(command, one_output=one_output))
+    def begin(command: Command, streams: Streams) -> subprocess.Popen[bytes]:
+        started.append(start(command, streams))
         return started[0]
 
     def send(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
