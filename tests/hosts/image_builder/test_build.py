@@ -128,6 +128,18 @@ def test_the_disk_has_the_images_that_its_system_declares(machine: Pipeline) -> 
     require_proven(machine, machine.output / "small.raw", APP, OTHER, SMALL)
 
 
+@pytest.mark.parametrize(
+    ("image", "kind"), [(OS, "qcow2"), (OS, "vmdk"), (OLD, "qcow2"), (OLD_PINNED, "qcow2")]
+)
+def test_other_formats_are_opened_and_proven_as_well(
+    image: str, kind: str, machine: Pipeline
+) -> None:
+    machine.disk(image, kind=kind)
+    disk = machine.output / f"small.{kind}"
+    assert disk.with_name(disk.name + RECEIPT).exists()
+    product("verify", disk, env={})
+
+
 def test_what_osbuild_is_given_is_what_image_builder_gave(machine: Pipeline) -> None:
     machine.disk(OS)
     assert machine.record["argv"][:1] == ["--libdir"]
