@@ -65,7 +65,7 @@ def _output(given: Given) -> Output:
     return open_output(given["format"], given["progress_fd"], quiet=given["quiet"])
 
 
-@main.command("list")
+@main.command("list", short_help="Show the bound images that SOURCE declares.")
 @click.argument("source", default="/")
 @options(opt.store)
 def list_command(source: str, **given: Unpack[Given]) -> None:
@@ -212,7 +212,7 @@ def verify(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-@main.command()
+@main.command(short_help="Pin every bound image of SOURCE to its digests.")
 @click.argument("source", default="/")
 @click.option(
     "--output", "-o", type=opt.FILE, metavar="FILE",

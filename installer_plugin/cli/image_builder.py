@@ -63,7 +63,12 @@ def _command(builder: Builder, text: str) -> click.Command:
         run_to_exit(output, lambda: _build(builder, words, given, output))
 
     decorators: tuple[Callable[..., Any], ...] = (
-        click.command(str(builder), context_settings=PASS_ON, help=text),
+        click.command(
+            str(builder),
+            context_settings=PASS_ON,
+            help=text,
+            short_help="Build disks that have their bound images.",
+        ),
         _when,
         _library,
         options(opt.lock, opt.scratch, opt.jobs, opt.dry_run),
@@ -140,7 +145,7 @@ bootc_image_builder = _command(
 )
 
 
-@click.command("osbuild-manifest")
+@click.command("osbuild-manifest", short_help="Have a manifest's disks carry the images.")
 @click.argument("manifest", type=click.Path(dir_okay=False, allow_dash=True), metavar="MANIFEST")
 @click.option(
     "--output", "-o", type=opt.FILE, metavar="FILE",
