@@ -12,7 +12,7 @@ from typing import Self
 from installer_plugin.block.base import OpenedTarget
 from installer_plugin.block.target import open_target
 from installer_plugin.declarations.os_platform import platform_of, this_machine
-from installer_plugin.declarations.reference import parse_reference
+from installer_plugin.declarations.reference import find_image_id, parse_reference
 from installer_plugin.declared import configured, source_directory
 from installer_plugin.errors import (
     BoundImagesError,
@@ -151,7 +151,8 @@ def _stored_image(work: Work) -> Iterator[Rootfs]:
     source = work.request.source
     reference = source.removeprefix(IMAGE_PREFIX)
     try:
-        parse_reference(reference)
+        if find_image_id(reference) is None:
+            parse_reference(reference)
     except ValueError as error:
         raise DataError(source, str(error), hint="name a stored image") from error
     with open_stores(work) as stores:

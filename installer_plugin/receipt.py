@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from installer_plugin.fields import Fields, parse_document
-from installer_plugin.image_json import proven_json
+from installer_plugin.image_json import Document, proven_json
 from installer_plugin.model import (
     CopiedImage,
     Expected,
@@ -17,6 +17,8 @@ from installer_plugin.model import (
 )
 
 SCHEMA = "bootc-bound-images/receipt/2"
+_OF_THE_MACHINE = frozenset(("found_in", "refusal"))
+"""Fields that may name places of the machine that copied."""
 OLDER = ("bootc-bound-images/receipt/1",)
 """Forms that targets may still have; what is demanded stands in them by the same names."""
 
@@ -27,6 +29,8 @@ class Receipt:
 
     source: str
     """The OS image or source root."""
+    with_places: bool = True
+    """Whether it says in which stores the images were found: paths of the machine that copied."""
     created: str
     """ISO 8601, UTC."""
     tools: Mapping[str, str]
@@ -41,9 +45,16 @@ def dump_receipt(receipt: Receipt) -> str:
         "source": receipt.source,
         "created": receipt.created,
         "tools": dict(receipt.tools),
-        "images": [proven_json(copied, verified) for copied, verified in receipt.images],
+        "images": [_entry(*pair, receipt) for pair in receipt.images],
     }
     return json.dumps(data, indent=2, sort_keys=True) + "\n"
+
+
+def _entry(copied: CopiedImage, verified: VerifiedImage, receipt: Receipt) -> Document:
+    entry = proven_json(copied, verified)
+    if not receipt.with_places:
+        entry = {name: value for name, value in entry.items() if name not in _OF_THE_MACHINE}
+    return entry
 
 
 def parse_receipt(content: bytes, where: str) -> tuple[Expected, ...]:

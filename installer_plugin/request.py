@@ -41,6 +41,9 @@ class Request:
     lock: Path | None = None
     scratch: Path | None = None
     receipts: tuple[Path, ...] = ()
+    receipt_source: str = ""
+    """What receipts name as the source, and then no place of this machine at all: two builds of one
+    image write one receipt. "" for *source* and the stores in which the images were found."""
     require_bound_images: bool = False
     dry_run: bool = False
     jobs: int | None = None

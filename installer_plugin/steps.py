@@ -222,7 +222,8 @@ def prove(
 def receipt_of(work: Work, known: Known) -> Receipt:
     """The receipt of what was copied and proven."""
     return Receipt(
-        source=work.request.source,
+        source=work.request.receipt_source or work.request.source,
+        with_places=not work.request.receipt_source,
         created=creation_time(work.context.env),
         tools=known.tools or tool_versions((), work),
         images=pair(known.copied or (), known.verified or ()),

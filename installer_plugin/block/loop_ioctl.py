@@ -35,6 +35,8 @@ class Backing:
     size: int = 0
     """Bytes from *offset* on; 0 for all there are."""
     sector: int = SECTOR
+    direct: bool = True
+    """Whether it may be read past the page cache: not where FUSE shows it, see ``image_export``."""
 
 
 def free_number() -> int:

@@ -45,7 +45,7 @@ def attach(backing: Backing, journal: Journal) -> Path:
             if error.errno == errno.EBUSY and attempt + 1 < ATTEMPTS:
                 continue
             raise _no_loop(f"{backing.path} cannot be attached to {device}", error) from error
-        _prepare(device, journal)
+        _prepare(device, journal, direct=backing.direct)
         return device
     raise RuntimeError("the last attempt returns or raises")
 
@@ -66,10 +66,10 @@ def _free_device(journal: Journal) -> Path:
     return device
 
 
-def _prepare(device: Path, journal: Journal) -> None:
+def _prepare(device: Path, journal: Journal, *, direct: bool) -> None:
     """What makes a loop device better, where it can be had."""
     # What is read then comes from the disk, not from the image's pages. Not every file system can.
-    direct = Command(
+    past_cache = Command(
         argv=("losetup", "--direct-io=on", str(device)), purpose=f"read {device} directly"
     )
     # Not every kernel reads every kind of partition table, nor does it do so at once. What it is told
@@ -77,7 +77,7 @@ def _prepare(device: Path, journal: Journal) -> None:
     tell = Command(
         argv=("partx", "--update", str(device)), purpose=f"tell the kernel of {device}'s partitions"
     )
-    for command in (direct, tell):
+    for command in (past_cache, tell) if direct else (tell,):
         with suppress(CommandError):
             journal.runner.run(command)
 
@@ -160,6 +160,7 @@ def partition_device(
             offset=below.offset + partition.start,
             size=partition.size,
             sector=below.sector,
+            direct=below.direct,
         ),
         journal,
     )

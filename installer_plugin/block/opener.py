@@ -10,6 +10,8 @@ from pathlib import Path
 
 from installer_plugin.block.backends import STAGE, choose_opener, choose_reader
 from installer_plugin.block.base import LayerOpener, OpenedTarget, OpenOptions
+from installer_plugin.block.image_export import DAEMON, export_image
+from installer_plugin.block.imageformat import format_of
 from installer_plugin.block.in_use import require_free, require_unattached
 from installer_plugin.block.loop_ioctl import Backing
 from installer_plugin.block.loops import SYSFS, attach, sector_size
@@ -130,7 +132,12 @@ class Opening:
             require_unattached(path, runner)
             if not read_only:
                 self.journal.plan(FlushStep(str(path)))
-            backing = Backing(path=path, read_only=read_only, sector=sector_size(path))
+            form = format_of(path)
+            if form:
+                self.events.step(STAGE, f"{path} is a {form.name} file, shown by {DAEMON}")
+                path = export_image(path, form, self.journal, read_only=read_only)
+            sector = sector_size(path)
+            backing = Backing(path=path, read_only=read_only, sector=sector, direct=form is None)
         return attach(backing, self.journal), backing
 
     def _mounted(self, root: FoundRoot) -> Path:

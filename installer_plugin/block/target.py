@@ -12,7 +12,7 @@ from typing import TypeVar
 from installer_plugin.block import opener
 from installer_plugin.block.backends import STAGE
 from installer_plugin.block.base import OpenedTarget, OpenOptions
-from installer_plugin.block.imageformat import require_raw
+from installer_plugin.block.imageformat import require_disk
 from installer_plugin.block.luks import require_key
 from installer_plugin.block.namespace import own_mounts
 from installer_plugin.block.opener import Opening
@@ -21,7 +21,7 @@ from installer_plugin.errors import ConfigError, DataError, HostError
 from installer_plugin.events import Events
 from installer_plugin.process.runner import CommandError, Runner
 
-KINDS = "expected a directory, a disk, a partition or a raw disk image"
+KINDS = "expected a directory, a disk, a partition or a disk image"
 Opened = TypeVar("Opened")
 
 
@@ -138,7 +138,7 @@ def require_suitable(path: Path, options: OpenOptions) -> None:
     try:
         seen = path.stat()
         if stat.S_ISREG(seen.st_mode):
-            require_raw(path)
+            require_disk(path, to_write=not options.read_only)
         elif not stat.S_ISBLK(seen.st_mode):
             message = f"is neither file nor block device, {KINDS}"
             raise ConfigError.of(str(path), message, hint="name another target")

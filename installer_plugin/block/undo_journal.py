@@ -12,13 +12,13 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from installer_plugin.block.mountinfo import mount_at
 from installer_plugin.block.owner_lock import claimed, owned_prefix
-from installer_plugin.block.undo_steps import LoopStep, Step, dump_step, parse_steps
+from installer_plugin.block.undo_steps import ExportStep, LoopStep, Step, dump_step, parse_steps
 from installer_plugin.errors import (
     DataError,
     HostError,
@@ -44,6 +44,8 @@ class Journal:
     steps: list[Step] = field(default_factory=list)
     holds: dict[str, int] = field(default_factory=dict)
     """Descriptors that keep loop devices, by device."""
+    keepers: dict[str, ExitStack] = field(default_factory=dict)
+    """What shows disk images of other formats, by lock file."""
 
     def plan(self, step: Step) -> None:
         """Write down a step that is about to be taken; raises OSError."""
@@ -73,6 +75,8 @@ class Journal:
     def _undone(self, step: Step) -> Problem | None:
         if isinstance(step, LoopStep) and step.device in self.holds:
             os.close(self.holds.pop(step.device))
+        if isinstance(step, ExportStep) and step.path in self.keepers:
+            self.keepers.pop(step.path).close()
         return _undone(step, self.runner)
 
     def _remove(self) -> None:

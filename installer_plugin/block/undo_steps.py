@@ -6,6 +6,7 @@ whether there is anything to take back. A run that comes after a killed one goes
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -24,6 +25,8 @@ from installer_plugin.process.runner import Command, CommandError, Runner
 
 PATIENCE_SECONDS = 10.0
 """How long a device may stay busy: udevd looks at devices that were just written."""
+EXPORT_PATIENCE_SECONDS = 120.0
+"""How long what a killed run had written may take to be in the image."""
 PAUSE_SECONDS = 0.1
 MAPPER = Path("/dev/mapper")
 SYSFS = Path("/sys")
@@ -159,10 +162,54 @@ class GroupStep:
         _patiently(lambda: runner.run(command))
 
 
-Step = MountStep | FlushStep | ReadOnlyStep | LoopStep | NodeStep | MappingStep | GroupStep
+@dataclass(frozen=True, slots=True)
+class ExportStep:
+    """A disk image of another format that a program of ours shows as a raw one."""
+
+    path: str
+    """A lock file that it holds as long as it is at work."""
+
+    def undo(self, runner: Runner) -> None:
+        """Wait until all is written and the program has gone; raises OSError and DataError."""
+        del runner
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _patiently(lambda: None, lambda: _free(fd), EXPORT_PATIENCE_SECONDS)
+        finally:
+            os.close(fd)
+
+
+def _free(fd: int) -> bool:
+    """Whether nobody holds a lock on an open file."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+Step = (
+    MountStep
+    | FlushStep
+    | ReadOnlyStep
+    | LoopStep
+    | NodeStep
+    | MappingStep
+    | GroupStep
+    | ExportStep
+)
 _KINDS: dict[str, type[Step]] = {
     kind.__name__: kind
-    for kind in (MountStep, FlushStep, ReadOnlyStep, LoopStep, NodeStep, MappingStep, GroupStep)
+    for kind in (
+        MountStep,
+        FlushStep,
+        ReadOnlyStep,
+        LoopStep,
+        NodeStep,
+        MappingStep,
+        GroupStep,
+        ExportStep,
+    )
 }
 
 
@@ -190,12 +237,16 @@ def set_writable(device: str) -> Command:
     return Command(argv=("blockdev", "--setrw", device), purpose=f"make {device} writable")
 
 
-def _patiently(attempt: Callable[[], object], done: Callable[[], bool] | None = None) -> None:
+def _patiently(
+    attempt: Callable[[], object],
+    done: Callable[[], bool] | None = None,
+    seconds: float = PATIENCE_SECONDS,
+) -> None:
     """Make the attempt until nothing is left to do, or, without *done*, until it succeeds.
 
     Raises the attempt's last error when time is up, and DataError when it changed nothing.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while done is None or not done():
         late = time.monotonic() > deadline
         try:

@@ -58,7 +58,7 @@ def check(source: str, **given: Unpack[Given]) -> None:
 @click.argument("target", type=PLACE)
 @options(
     opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, opt.jobs,
-    opt.receipt, opt.dry_run, *opt.disk,
+    opt.receipt, opt.receipt_source, opt.dry_run, *opt.disk,
 )  # fmt: skip
 def copy(source: str, **given: Unpack[Given]) -> None:
     """Put the bound images of SOURCE into TARGET, proven.
@@ -131,7 +131,7 @@ def verify(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-@click.command()
+@click.command(short_help="Pin every bound image of SOURCE to its digests.")
 @click.argument("source", default="/", shell_complete=sources)
 @click.option(
     "--output", "-o", type=opt.FILE, metavar="FILE",

@@ -18,7 +18,7 @@ from installer_plugin.model import BoundImage
 from installer_plugin.stages import report
 
 
-@click.command("list")
+@click.command("list", short_help="Show the bound images that SOURCE declares.")
 @click.argument("source", default="/", shell_complete=sources)
 @options(opt.store)
 def list_command(source: str, **given: Unpack[Given]) -> None:

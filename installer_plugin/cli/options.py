@@ -35,6 +35,7 @@ class Given(TypedDict, total=False):
     jobs: int | None
     target: Path | None
     receipt: tuple[Path, ...]
+    receipt_source: str
     output: Path | None
     dry_run: bool
     key_file: Path | None
@@ -81,6 +82,11 @@ jobs = click.option(
 receipt = click.option(
     "--receipt", type=FILE, multiple=True, metavar="FILE",
     help="Also write the receipt to this file.",
+)  # fmt: skip
+receipt_source = click.option(
+    "--receipt-source", default="", metavar="TEXT",
+    help="What the receipt names as the source, and no place of this machine: for builds.  "
+    "[default: SOURCE]",
 )  # fmt: skip
 key_file = click.option(
     "--key-file", type=FILE, metavar="FILE", help="The key of an encrypted disk, byte for byte."

@@ -11,12 +11,15 @@ from installer_plugin import __version__
 PROGRAM = "bootc-bound-images"
 CONTEXT = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "BOUND_IMAGES"}
 COMMANDS = {
+    "bootc-image-builder": "image_builder",
     "check": "commands",
     "copy": "commands",
     "hooks": "hooks",
+    "image-builder": "image_builder",
     "install": "install",
     "list": "list",
     "lock": "commands",
+    "osbuild-manifest": "image_builder",
     "stage": "stage",
     "verify": "commands",
 }

@@ -116,6 +116,11 @@ def placeholder(text: str) -> str | None:
     return found[0] if found else None
 
 
+def find_image_id(text: str) -> str | None:
+    """The 64 hex digits of an image ID, with or without ``sha256:``; None for anything else."""
+    return text.removeprefix("sha256:") if _IMAGE_ID.fullmatch(text) else None
+
+
 def split_transport(text: str) -> tuple[str | None, str]:
     """``oci:/x`` -> ``("oci", "/x")``; a plain reference -> ``(None, text)``.
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from typing import IO
 
@@ -67,6 +68,17 @@ class Command:
         wrapped = self.argv[0] in (WRAPPER, LOCK) and "--" in self.argv
         argv = self.argv[self.argv.index("--") + 1 :] if wrapped else self.argv
         return argv[3] if argv[:2] == ("sh", "-c") and len(argv) > 3 else argv[0]
+
+
+class Streams(Enum):
+    """What a child's standard streams are."""
+
+    APART = auto()
+    """Pipes to us."""
+    TOGETHER = auto()
+    """Pipes to us, one for both outputs."""
+    OURS = auto()
+    """Our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,11 +189,11 @@ class Runner:
 
     @contextmanager
     def _started(
-        self, command: Command, *, one_output: bool = False
+        self, command: Command, streams: Streams = Streams.APART
     ) -> Iterator[subprocess.Popen[bytes]]:
         # One that has begun is never unknown to end_all, which waits for the lock.
         with self._lock:
-            child = self._begun(command, one_output=one_output)
+            child = self._begun(command, streams)
             self._living.add(child)
         try:
             yield child
@@ -189,12 +201,12 @@ class Runner:
             with self._lock:
                 self._living.discard(child)
 
-    def _begun(self, command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
+    def _begun(self, command: Command, streams: Streams = Streams.APART) -> subprocess.Popen[bytes]:
         """A child that is started; a signal in the midst of that leaves none behind."""
         child = None
         try:
             with uninterrupted():
-                child = _start(command, one_output=one_output)
+                child = _start(command, streams)
         except InterruptedBySignal:
             if child is not None:
                 _end(child, self._grace)
@@ -254,7 +266,7 @@ class Runner:
             line(said)
 
         until = time.monotonic() + timeout if timeout is not None else float("inf")
-        with self._started(command, one_output=True) as child:
+        with self._started(command, Streams.TOGETHER) as child:
             try:
                 talk = Conversation(*_pipes(child), stdin)
                 ended = converse(talk, hear, lambda: child.poll() is not None, until)
@@ -264,6 +276,22 @@ class Runner:
             raise CommandError(command, f"did not end within {timeout:g} s", "\n".join(tail))
         if child.returncode not in ok:
             raise CommandError(command, _ending(child.returncode), "\n".join(tail))
+        return child.returncode
+
+    def attach(self, command: Command) -> int:
+        """Run *command* on our own stdin, stdout and stderr; its exit code.
+
+        For programs whose users are to see them as they are. It is over when the program itself is:
+        what that has left running is ended then. Raises CommandError for a missing program and for one
+        that a signal has ended.
+        """
+        with self._started(command, Streams.OURS) as child:
+            try:
+                child.wait()
+            finally:
+                _end(child, self._grace)
+        if child.returncode < 0:
+            raise CommandError(command, _ending(child.returncode), "")
         return child.returncode
 
     @contextmanager
@@ -287,13 +315,14 @@ class Runner:
             _end(child, self._grace)
 
 
-def _start(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
+def _start(command: Command, streams: Streams) -> subprocess.Popen[bytes]:
+    apart = None if streams is Streams.OURS else subprocess.PIPE
     try:
         return subprocess.Popen(
             command.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if one_output else subprocess.PIPE,
+            stdin=apart,
+            stdout=apart,
+            stderr=subprocess.STDOUT if streams is Streams.TOGETHER else apart,
             env={**(os.environ if command.inherits else {}), "LC_ALL": "C.UTF-8", **command.env},
             cwd=command.cwd,
             umask=command.umask,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.block.base import Key
-from installer_plugin.block.imageformat import convert_line, find_format
+from installer_plugin.block.imageformat import convert_line, find_format, format_of
 from installer_plugin.errors import BoundImagesError, ConfigError, HostError, InterruptedBySignal
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import (
@@ -293,17 +293,43 @@ FORMATS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_other_format_is_refused_with_the_line_that_converts_it(
+PACKED = tuple(name for name in FORMATS if not FORMATS[name][1].startswith("qemu-img"))
+
+
+def _written(name: str, folder: Path) -> Path:
+    content, _ = FORMATS[name]
+    path = folder / name
+    path.write_bytes(content.ljust(600, b"\0") if name != "a.vhd" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_image_is_refused_with_the_line_that_unpacks_it(
     name: str, opener: Opener, tmp_path: Path
 ) -> None:
-    content, line = FORMATS[name]
-    path = tmp_path / name
-    path.write_bytes(content.ljust(600, b"\0") if name != "a.vhd" else content)
-    error = refused(opener, path)
+    error = refused(opener, _written(name, tmp_path))
     assert isinstance(error, ConfigError)
-    assert "expected a raw disk image" in str(error)
-    assert error.problems[0].hint == f"convert it: {line.format(dir=tmp_path)}"
+    assert "expected a disk image" in str(error)
+    assert error.problems[0].hint == f"convert it: {FORMATS[name][1].format(dir=tmp_path)}"
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in PACKED])
+def test_image_that_is_damaged_is_told_with_what_qemu_says(
+    name: str, opener: Opener, tmp_path: Path
+) -> None:
+    path = _written(name, tmp_path)
+    error = refused(opener, path)
+    assert isinstance(error, HostError)
+    assert str(error).startswith(f"{path}: ")
+    assert "cannot be opened as a " in str(error) or "has no root" in str(error)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_a_line_that_makes_a_raw_image(name: str, tmp_path: Path) -> None:
+    path = _written(name, tmp_path)
+    form = format_of(path)
+    assert form is not None
+    assert convert_line(path, form) == FORMATS[name][1].format(dir=tmp_path)
 
 
 def test_line_can_be_pasted_into_a_shell() -> None:

@@ -71,7 +71,7 @@ def test_help_has_the_exit_codes_too() -> None:
 
 
 def test_commands_are_those_of_the_program() -> None:
-    named = {re.match(r"\w+", row[0])[0] for row in rows(README, "Commands")}  # type: ignore[index]
+    named = {re.match(r"[\w-]+", row[0])[0] for row in rows(README, "Commands")}  # type: ignore[index]
     assert named == set(main.list_commands(click.Context(main)))
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from installer_plugin.block.fresh_filesystem import MIB
 from installer_plugin.hosts.bootc.partition_plan import (
-    MIB,
     DiskLayout,
     DiskNeed,
     device_bytes,

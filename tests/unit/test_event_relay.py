@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from installer_plugin.errors import DataError
 from installer_plugin.events import SCHEMA, Event, Events, Progress, Step, Warned
-from installer_plugin.hosts.bootc.event_relay import LINE_LIMIT, parse_event, relayed, written_to
+from installer_plugin.state.event_relay import LINE_LIMIT, parse_event, relayed, written_to
 
 STEP = {"schema": SCHEMA, "type": "step", "stage": "copy", "message": "x"}
 PROGRESS = {

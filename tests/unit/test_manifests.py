@@ -12,6 +12,7 @@ from installer_plugin.model import Platform
 from installer_plugin.storage.store.manifests import (
     digest_of,
     parse_config,
+    parse_created,
     parse_manifest,
 )
 from tests.support.fuzz import json_bytes
@@ -139,3 +140,24 @@ def test_any_bytes_are_read_or_a_data_error(content: bytes) -> None:
         assert all(len(item) == 71 for item in parse_config(content, "f").diff_ids)
     with suppress(DataError):
         assert {each.digest for each in parse_manifest(content, "f").instances} <= {digest("x")}
+
+
+@pytest.mark.parametrize(
+    ("created", "seconds"),
+    [
+        (None, 0),
+        ("2024-05-01T10:00:00Z", 1714557600),
+        ("2024-05-01T10:00:00.123456789Z", 1714557600),
+        ("2024-05-01T12:00:00+02:00", 1714557600),
+        ("0001-01-01T00:00:00Z", 0),
+    ],
+)
+def test_the_time_of_an_image_is_read_from_its_config(created: str | None, seconds: int) -> None:
+    config = {} if created is None else {"created": created}
+    assert parse_created(json.dumps(config).encode(), "c") == seconds
+
+
+@pytest.mark.parametrize("created", ["yesterday", 5, ["2024"]])
+def test_a_time_that_is_none_is_an_error(created: object) -> None:
+    with pytest.raises(DataError, match="expected a time"):
+        parse_created(json.dumps({"created": created}).encode(), "c")

@@ -21,6 +21,7 @@ from installer_plugin.process.runner import (
     Command,
     CommandError,
     Runner,
+    Streams,
     find_tool,
     private_mounts_argv,
 )
@@ -229,8 +230,8 @@ def test_grace_is_ten_seconds_unless_another_is_asked_for(monkeypatch: pytest.Mo
     signals: list[tuple[int, int]] = []
     start = runner._start
 
-    def begin(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
-        started.append(start(command, one_output=one_output))
+    def begin(command: Command, streams: Streams) -> subprocess.Popen[bytes]:
+        started.append(start(command, streams))
         return started[0]
 
     def send(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -341,8 +342,8 @@ def test_signal_while_a_program_is_started_leaves_none_behind(
     started: list[subprocess.Popen[bytes]] = []
     start = runner._start
 
-    def slowly(command: Command, *, one_output: bool = False) -> subprocess.Popen[bytes]:
-        started.append(start(command, one_output=one_output))
+    def slowly(command: Command, streams: Streams) -> subprocess.Popen[bytes]:
+        started.append(start(command, streams))
         os.kill(os.getpid(), signal.SIGTERM)
         return started[0]
 

@@ -60,6 +60,13 @@ def test_receipt_says_what_was_declared_copied_and_proven() -> None:
     assert image["verified"] == ["store", "names", "config"]
 
 
+def test_receipt_of_a_build_names_no_place_of_the_machine() -> None:
+    text = dump_receipt(replace(RECEIPT, with_places=False))
+    assert "/store" not in text
+    assert "found_in" not in json.loads(text)["images"][0]
+    assert parse_receipt(text.encode(), "f") == parse_receipt(dump_receipt(RECEIPT).encode(), "f")
+
+
 def test_same_facts_give_the_same_bytes() -> None:
     other = replace(RECEIPT, tools={"bootc-bound-images": "0.1.0", "skopeo": "1.9.3"})
     text = dump_receipt(other)

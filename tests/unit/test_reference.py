@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from installer_plugin.declarations.reference import (
     MAX_NAME_LENGTH,
+    find_image_id,
     parse_reference,
     split_transport,
 )
@@ -123,6 +124,21 @@ def test_normal_form_is_the_name_in_podmans_stores(text: str, normal: str) -> No
     reference = parse_reference(text).normalised()
     assert str(reference) == normal
     assert reference.normalised() == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "image_id"),
+    [
+        ("a" * 64, "a" * 64),
+        ("sha256:" + "0" * 64, "0" * 64),
+        ("a" * 63, None),
+        ("A" * 64, None),
+        ("quay.io/x/y:1", None),
+        (f"quay.io/x/y@{SHA256}", None),
+    ],
+)
+def test_an_image_id_is_told_from_a_name(text: str, image_id: str | None) -> None:
+    assert find_image_id(text) == image_id
 
 
 def test_repository_leaves_out_tag_and_digest() -> None:

@@ -42,6 +42,7 @@ FULL = Request(
     lock=Path("/l"),
     scratch=Path("/s"),
     receipts=(Path("/r"),),
+    receipt_source="containers-storage:localhost/os:1",
     require_bound_images=True,
     dry_run=True,
     jobs=3,

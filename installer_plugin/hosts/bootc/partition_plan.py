@@ -1,8 +1,7 @@
 """How much room a disk will have for the system once ``bootc install to-disk`` has laid it out. Pure
 but for :func:`device_bytes`.
 
-Partitions: bootc ``crates/lib/src/install/baseline.rs``. What file systems keep for themselves was
-measured on fresh ones of 1 to 100 GiB (e2fsprogs 1.47, xfsprogs 6.1 and 6.13, btrfs-progs 6.2).
+Partitions: bootc ``crates/lib/src/install/baseline.rs``.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer_plugin.block.fresh_filesystem import KERNEL, MIB, free_bytes
 from installer_plugin.errors import Problem
 from installer_plugin.events import iec
 
-MIB = 1 << 20
-GIB = 1 << 30
 LABEL_BYTES = MIB
 """At the start, where partitions are aligned to it, and at the end for the second GPT."""
 FIRST = {"x86_64": MIB, "ppc64le": 4 * MIB}
@@ -28,12 +26,8 @@ WITH_ESP = frozenset(("x86_64", "aarch64"))
 BOOT = 510 * MIB
 """A boot partition of its own, with ``--block-setup tpm2-luks`` only."""
 LUKS_HEADER = 16 * MIB
-KERNEL = 256 * MIB
-"""Kernel and initramfs, which ostree copies to /boot in the root file system."""
 EXT4_INODE = 16384
 """Bytes for which mkfs.ext4 makes one inode."""
-BTRFS_LARGE = 50 * GIB
-"""From this size on btrfs takes space in larger pieces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +75,7 @@ def _left_for_root(disk_size: int, layout: DiskLayout) -> int:
 def usable_bytes(root_bytes: int, layout: DiskLayout) -> int:
     """Bytes that a fresh file system of *root_bytes* has free; the least of all where it is unknown."""
     size = root_bytes - (LUKS_HEADER if layout.tpm2_luks else 0)
-    kept = {
-        "ext4": 128 * MIB + size * 72 // 1000,
-        "xfs": 150 * MIB + size * 20 // 1000,
-        "btrfs": min(size * 13 // 100, (2100 if size >= BTRFS_LARGE else 550) * MIB),
-    }
-    return max(0, size - kept.get(layout.filesystem, max(kept.values())))
+    return free_bytes(size, layout.filesystem)
 
 
 def disk_problems(

@@ -31,7 +31,6 @@ from installer_plugin.files.atomic import replace_file
 from installer_plugin.files.outlet import say
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.boot_entries import Entries, held_back
-from installer_plugin.hosts.bootc.event_relay import written_to
 from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.bootc.watchdog import over
 from installer_plugin.process.procfs import find_process
@@ -39,6 +38,7 @@ from installer_plugin.process.runner import Runner, our_program_argv
 from installer_plugin.process.signals import interruptible
 from installer_plugin.request import Context
 from installer_plugin.stages.report import problem_json
+from installer_plugin.state.event_relay import written_to
 from installer_plugin.state.state_directory import StateDirectory
 
 PROGRAM = "installer_plugin.hosts.bootc.podman_shim"

@@ -32,7 +32,6 @@ from installer_plugin.hosts.bootc.boot_entries import held_back
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, SkipSpelling, Verb
 from installer_plugin.hosts.bootc.disk_space import room_problems, system_bytes
 from installer_plugin.hosts.bootc.entries_before import Before
-from installer_plugin.hosts.bootc.event_relay import relayed
 from installer_plugin.hosts.bootc.finalize import finalize, writable
 from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget
 from installer_plugin.hosts.bootc.mode import Mode, When, choose_mode, situation_of
@@ -48,6 +47,7 @@ from installer_plugin.request import TARGET_ITSELF, Work
 from installer_plugin.stages import report
 from installer_plugin.stages.label import CHECK as LABELS
 from installer_plugin.stages.verify import CHECKS, CONTENT, VerifyOptions
+from installer_plugin.state.event_relay import relayed
 from installer_plugin.state.job import Job
 from installer_plugin.state.state_directory import StateDirectory, damaged_is_an_error
 

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from installer_plugin.declarations.reference import ImageReference, parse_reference
+from installer_plugin.declarations.reference import (
+    ImageReference,
+    find_image_id,
+    parse_reference,
+)
 from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import (
     DiffId,
@@ -26,7 +30,12 @@ from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.short_names import candidates, same_short_name
 from installer_plugin.storage.store.drivers import other_driver, way_out
 from installer_plugin.storage.store.graph_root import GraphRoot
-from installer_plugin.storage.store.manifests import digest_of, parse_config, parse_manifest
+from installer_plugin.storage.store.manifests import (
+    digest_of,
+    parse_config,
+    parse_created,
+    parse_manifest,
+)
 from installer_plugin.storage.store.records import (
     MANIFEST_KEY,
     ImageRecord,
@@ -97,14 +106,24 @@ class LocalStores:
     def image_layers(self, reference: str) -> tuple[tuple[Path, LayerRecord], ...] | None:
         """Graph root and record of each layer of the image, base first; None when it is not here.
 
-        Raises DataError when the image is damaged.
+        *reference* may be an image ID. Raises DataError when the image is damaged.
         """
-        wanted = parse_reference(reference)
-        match = self._match(reference, wanted)
+        match = self._named_or_id(reference)
         if match is None:
             return None
         chain = layer_chain(match.image.layer, self._layer)
         return tuple((self._holder(layer.id).root.path, layer) for layer in chain)
+
+    def image_created(self, reference: str) -> int | None:
+        """When the image was made, seconds since 1970; None when it is not here, 0 when it says none.
+
+        *reference* may be an image ID. Raises DataError when the image is damaged.
+        """
+        match = self._named_or_id(reference)
+        if match is None:
+            return None
+        where = f"image {match.image.id} in {match.store.root.path}"
+        return parse_created(_config(match.store.root, match.image, where), where)
 
     def find(self, reference: str) -> Found | None:
         """See :class:`~installer_plugin.storage.base.ImageSource`."""
@@ -116,6 +135,15 @@ class LocalStores:
         except DataError as error:
             hint = error.hint or DAMAGED_HINT
             raise DataError(error.subject, error.message, hint=hint) from error
+
+    def _named_or_id(self, reference: str) -> _Match | None:
+        image_id = find_image_id(reference)
+        if image_id is None:
+            return self._match(reference, parse_reference(reference))
+        found = (
+            _Match(store, image, "") for store, image in self._images() if image.id == image_id
+        )
+        return next(found, None)
 
     def _match(self, reference: str, wanted: ImageReference) -> _Match | None:
         names = (*candidates(wanted, self._registries), reference)

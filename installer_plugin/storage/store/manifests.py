@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from installer_plugin.errors import DataError
 from installer_plugin.model import (
@@ -78,6 +79,21 @@ def parse_config(content: bytes, where: str) -> ImageConfig:
     except ValueError as error:
         raise DataError(where, f"rootfs.diff_ids: {error}") from error
     return ImageConfig(diff_ids=parsed, platform=parse_platform(data))
+
+
+def parse_created(content: bytes, where: str) -> int:
+    """When an image was made, by its config: seconds since 1970, 0 when it does not say.
+
+    RFC 3339 with as many digits of a second as its writer liked. Raises DataError.
+    """
+    value = parse_object(content, where).get("created")
+    if value is None:
+        return 0
+    try:
+        # A time before 1970 stands for none (Go's zero time is in the year 1).
+        return max(0, int(datetime.fromisoformat(str(value)).timestamp()))
+    except (ValueError, OverflowError) as error:
+        raise DataError(where, f"was created {value!r}, expected a time (RFC 3339)") from error
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:

@@ -1,0 +1,126 @@
+"""What an OS image brings: its bound images as this machine's store has them, bootc, a Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from installer_plugin.declared import configured
+from installer_plugin.errors import DataError, PreflightError, Problem, SourceImageError, joined
+from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.hosts.image_builder.rewrite import Payload, Wanted
+from installer_plugin.model import Finding, ResolvedImage
+from installer_plugin.opening import open_root, open_stores
+from installer_plugin.pipeline import check
+from installer_plugin.request import IMAGE_PREFIX, Work
+from installer_plugin.storage.source.local import LocalStores
+
+BOOTC = ("usr/bin/bootc", "usr/sbin/bootc", "usr/local/bin/bootc", "usr/local/sbin/bootc")
+OLDEST = 11
+"""Minor version of the oldest Python 3 that runs our program."""
+_PYTHON = re.compile(r"python3\.(\d+)")
+_LIBRARIES = ("usr/lib64", "usr/lib")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OsImageContent:
+    """An OS image that passed every check."""
+
+    images: tuple[ResolvedImage, ...]
+    """Bound images; none where it declares none."""
+    findings: tuple[tuple[str, Finding], ...]
+    size: int
+    """Bytes of the OS image itself, uncompressed."""
+    created: int
+    """Seconds since 1970."""
+
+    @property
+    def payload(self) -> Payload:
+        """The same as a manifest needs it."""
+        wanted = (
+            Wanted(reference=each.bound.reference, id=each.image_id, digest=each.digest)
+            for each in self.images
+        )
+        return Payload(images=tuple(wanted), created=self.created)
+
+
+def read_os_image(image: str, work: Work) -> OsImageContent:
+    """Everything that can be known before a build; *image* is a name or ID in the machine's store.
+
+    Raises all problems at once: SourceImageError, PreflightError, and ConfigError where the image is
+    not in the store.
+    """
+    work = _on_image(image, work)
+    with configured(), open_root(work) as root:
+        missing = () if any(map(root.exists, BOOTC)) else (_no_bootc(image),)
+    try:
+        checked = check(work)
+    except (SourceImageError, PreflightError) as error:
+        raise joined([error, SourceImageError(*missing)] if missing else [error]) from error
+    if missing:
+        raise SourceImageError(*missing)
+    with configured(), _local(work) as (store, graph_root):
+        _require_reachable(checked.images, graph_root)
+        layers = store.image_layers(image) or ()
+        return OsImageContent(
+            images=checked.images,
+            findings=checked.findings,
+            size=sum(layer.diff_size or 0 for _, layer in layers),
+            created=store.image_created(image) or 0,
+        )
+
+
+def has_new_python(image: str, work: Work) -> bool:
+    """Whether a stage of ours can run in a build root made of *image*; raises ConfigError."""
+    with configured(), open_root(_on_image(image, work)) as root:
+        return newest_python(root) >= OLDEST
+
+
+def _on_image(image: str, work: Work) -> Work:
+    return work.asking(replace(work.request, source=f"{IMAGE_PREFIX}{image}", target=None))
+
+
+def newest_python(root: Rootfs) -> int:
+    """Minor version of the newest whole Python 3 in a root, 0 for none."""
+    found = [0]
+    for name in root.list("usr/bin"):
+        version = _PYTHON.fullmatch(name)
+        libraries = (f"{place}/{name}/os.py" for place in _LIBRARIES)
+        if version and any(map(root.exists, libraries)):
+            found.append(int(version[1]))
+    return max(found)
+
+
+@contextmanager
+def _local(work: Work) -> Iterator[tuple[LocalStores, str]]:
+    """The machine's stores, and the one that osbuild shows its stages."""
+    with open_stores(work) as sources:
+        local = next((each for each in sources.all if isinstance(each, LocalStores)), None)
+        if local is None or not sources.graph_roots:
+            raise DataError("containers-storage", "is not there, expected the machine's store")
+        yield local, str(sources.graph_roots[0])
+
+
+def _require_reachable(images: tuple[ResolvedImage, ...], graph_root: str) -> None:
+    """Raise PreflightError for images in additional stores: osbuild shows the primary one alone."""
+    problems = [
+        Problem(
+            subject=image.bound.reference,
+            message=f"is in {image.source.store}, expected in {graph_root}: osbuild reads no other",
+            hint=f"podman --root {graph_root} pull {image.bound.reference}",
+        )
+        for image in images
+        if image.source.store != graph_root
+    ]
+    if problems:
+        raise PreflightError(*problems)
+
+
+def _no_bootc(image: str) -> Problem:
+    return Problem(
+        subject=image,
+        message=f"has none of {', '.join(BOOTC)}, expected a bootc OS image",
+        hint="name the OS image, not one of its bound images",
+    )
