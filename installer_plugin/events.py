@@ -120,6 +120,11 @@ def after_failure(events: Events, stage: str, doing: str) -> Iterator[None]:
         events.warn(stage, f"{doing}: {error}")
 
 
+def counted(number: int, noun: str) -> str:
+    """*number* things, in the singular when it is one: ``1 image``, ``2 images``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
 def iec(size: float) -> str:
     """*size* bytes in IEC units, three significant digits: ``1.23 GiB``."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

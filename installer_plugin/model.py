@@ -22,29 +22,29 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 def _require_sha256(text: object, what: str) -> str:
     if not isinstance(text, str) or not _SHA256.fullmatch(text):
-        raise ValueError(f"{text!r} is no {what}, expected sha256: and 64 hex digits")
+        raise ValueError(f"{text!r} is not {what}, expected sha256: and 64 hex digits")
     return text
 
 
 def _require_hex64(text: object, what: str) -> str:
     if not isinstance(text, str) or not _HEX64.fullmatch(text):
-        raise ValueError(f"{text!r} is no {what}, expected 64 hex digits")
+        raise ValueError(f"{text!r} is not {what}, expected 64 hex digits")
     return text
 
 
 def parse_manifest_digest(text: object) -> ManifestDigest:
     """``sha256:<64 hex>`` -> ManifestDigest; raises ValueError."""
-    return ManifestDigest(_require_sha256(text, "manifest digest"))
+    return ManifestDigest(_require_sha256(text, "a manifest digest"))
 
 
 def parse_diff_id(text: object) -> DiffId:
     """``sha256:<64 hex>`` -> DiffId; raises ValueError."""
-    return DiffId(_require_sha256(text, "diff ID"))
+    return DiffId(_require_sha256(text, "a diff ID"))
 
 
 def parse_image_id(text: object) -> ImageId:
     """64 hex digits -> ImageId; raises ValueError."""
-    return ImageId(_require_hex64(text, "image ID"))
+    return ImageId(_require_hex64(text, "an image ID"))
 
 
 class UnitKind(StrEnum):

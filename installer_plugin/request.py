@@ -49,7 +49,7 @@ class Request:
     jobs: int | None = None
     """Layers verified at once; None for as many as there are processors, up to a bound."""
     fetched: Path | None = None
-    """A directory that keeps a source image from elsewhere for later stages; None to fetch it anew."""
+    """A directory that keeps a source image from elsewhere for later stages; None to fetch it again."""
 
 
 @dataclass(frozen=True, slots=True)

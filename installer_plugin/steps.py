@@ -20,6 +20,7 @@ from installer_plugin.errors import (
     VerificationError,
     joined,
 )
+from installer_plugin.events import counted
 from installer_plugin.expectations import (
     deployments,
     expected_of_bound,
@@ -117,7 +118,7 @@ def resolved(work: Work, opened: Opened, known: Known) -> Known:
     """Look for every declared image in the stores."""
     if known.discovered is None:
         known = discovered(work, opened, known)
-    work.events.step("resolve", f"looking for {len(known.bound)} images")
+    work.events.step("resolve", f"looking for {counted(len(known.bound), 'image')}")
     with configured():
         return replace(known, resolution=resolve(known.bound, opened.sources.all))
 

@@ -100,12 +100,12 @@ def test_unknown_digest_leaves_the_disk_alone(system: Path, stage: Scene) -> Non
 def test_image_that_is_not_the_locked_one_leaves_the_disk_alone(
     bound_os: Path, stage: Scene, stores: Path
 ) -> None:
-    """an image was built anew since it was locked: refused, untouched"""
+    """an image was built again since it was locked: refused, untouched"""
     lock = stage.folder / "images.lock"
     lock.write_text(stage.product("lock", str(bound_os)).stdout)
     other = stores / "locked"
-    anew = stage.with_store(build_apps(make_store(other), other))
-    assert WEB in refused(anew, bound_os, "--lock", str(lock))
+    again = stage.with_store(build_apps(make_store(other), other))
+    assert WEB in refused(again, bound_os, "--lock", str(lock))
 
 
 def test_disk_too_small_for_all_images_is_left_alone(bound_os: Path, stage: Scene) -> None:

@@ -100,7 +100,7 @@ class BlivetOpener:
     """Opens layers through libblockdev."""
 
     plain: Cryptsetup
-    """For TPMs, and for passphrases that are no text: GObject strings carry nothing else."""
+    """For TPMs, and for passphrases that are not text: GObject strings carry nothing else."""
     name: str = "blivet"
 
     def open_luks(self, device: Path, mapping: str, key: Key) -> None:

@@ -74,7 +74,7 @@ def require_key(key: Key) -> None:
         raise ConfigError.of(subject, message, hint="leave one out")
     for file in (key.passphrase_file, key.key_file):
         if file is not None and not file.is_file():
-            message = "is no file, expected one with a key"
+            message = "is not a file, expected one with a key"
             raise ConfigError.of(str(file), message, hint="name another file")
     if key.passphrase_file is not None:
         read_passphrase(key.passphrase_file)

@@ -56,7 +56,7 @@ def own_mounts() -> tuple[Mount, ...]:
 
 
 def mount_at(point: Path) -> Mount | None:
-    """What is mounted at *point*, the last mount where there are several; None when it is no mount."""
+    """What is mounted at *point*, the last mount where there are several; None when it is not a mount."""
     found = [mount for mount in own_mounts() if mount.mount_point == str(point)]
     return found[-1] if found else None
 

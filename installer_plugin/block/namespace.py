@@ -55,7 +55,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 def _receive_only(libc: ctypes.CDLL) -> None:
     """Have mounts come in from outside, not go out; raises OSError."""
-    # EINVAL: we are in a chroot that is no mount point. Its mounts go on as they were.
+    # EINVAL: we are in a chroot that is not a mount point. Its mounts go on as they were.
     if (
         libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None) != 0
         and ctypes.get_errno() != errno.EINVAL

@@ -134,7 +134,7 @@ def _require_no_partition(path: Path, options: OpenOptions) -> None:
 
 
 def require_suitable(path: Path, options: OpenOptions) -> None:
-    """Raise ConfigError or HostError for what is no disk, or not one that we may open."""
+    """Raise ConfigError or HostError for what is not a disk, or not one that we may open."""
     try:
         seen = path.stat()
         if stat.S_ISREG(seen.st_mode):

@@ -240,13 +240,13 @@ def set_writable(device: str) -> Command:
 def _patiently(
     attempt: Callable[[], object],
     done: Callable[[], bool] | None = None,
-    seconds: float = PATIENCE_SECONDS,
+    seconds: float | None = None,
 ) -> None:
     """Make the attempt until nothing is left to do, or, without *done*, until it succeeds.
 
     Raises the attempt's last error when time is up, and DataError when it changed nothing.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
     while done is None or not done():
         late = time.monotonic() > deadline
         try:

@@ -279,6 +279,6 @@ def _list(root: Rootfs, path: str) -> tuple[str, ...]:
     try:
         return root.list(path)
     except OSError as error:
-        if error.errno == ENOENT:  # a link that leads nowhere is passed over
+        if error.errno == ENOENT:  # a link that leads nowhere is ignored
             return ()
         raise DataError(printable(path), f"cannot be listed: {error.strerror}") from error

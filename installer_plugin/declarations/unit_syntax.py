@@ -2,7 +2,7 @@ r"""Syntax of unit files, as podman's generator reads them: text in, assignments
 
 A line is stripped of white space first. ``#`` and ``;`` start a comment at the beginning of a line
 and nowhere else. A line that ends in ``\`` goes on in the next one; comments and empty lines
-between the two are passed over. Sections may come again and keys may be repeated.
+between the two are ignored. Sections may come again and keys may be repeated.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Unit:
         return None
 
     def all(self, section: str, key: str) -> tuple[Assignment, ...]:
-        """The assignments that count for a key with many values: an empty one starts afresh."""
+        """The assignments that count for a key with many values: an empty one starts again."""
         found: list[Assignment] = []
         for assignment in self.assignments:
             if (assignment.section, assignment.key) == (section, key):
@@ -124,7 +124,7 @@ def _is_comment(line: str) -> bool:
 
 
 def _is_section(line: str) -> bool:
-    """``[name]`` alone; with anything else behind it the line is no section header."""
+    """``[name]`` alone; with anything else behind it the line is not a section header."""
     _, bracket, rest = line.partition("]")
     return line.startswith("[") and bool(bracket) and not rest.strip(" \t")
 
@@ -132,7 +132,7 @@ def _is_section(line: str) -> bool:
 def _section_name(line: _Line, path: str) -> str:
     name = line.text[1:].partition("]")[0]
     if not name or "[" in name or any(unicodedata.category(char) == "Cc" for char in name):
-        raise _malformed(line, path, "is no section header, expected [Name]")
+        raise _malformed(line, path, "is not a section header, expected [Name]")
     return name
 
 
@@ -140,7 +140,9 @@ def _assignment(line: _Line, section: str | None, path: str) -> Assignment:
     key, equals, value = line.text.partition("=")
     key = key.rstrip(_ASCII_WHITESPACE)
     if not equals or not key:
-        raise _malformed(line, path, "is no assignment, expected Key=value, [Section] or a comment")
+        raise _malformed(
+            line, path, "is not an assignment, expected Key=value, [Section] or a comment"
+        )
     if section is None:
         raise _malformed(line, path, "stands before any section, expected [Section] first")
     return Assignment(

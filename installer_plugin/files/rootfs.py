@@ -218,7 +218,7 @@ class Rootfs(Closing):
             return "directory" if last is None else file_type(_mode(last, walk.here))
 
     def readlink(self, path: str) -> str:
-        """Text of the symbolic link *path*; raises OSError (EINVAL when it is no link)."""
+        """Text of the symbolic link *path*; raises OSError (EINVAL when it is not a link)."""
         with self._walked(path, follow_last=False) as (walk, last):
             if last is None:
                 raise OSError(errno.EINVAL, "is a directory, not a symbolic link", path)
@@ -261,7 +261,7 @@ class Rootfs(Closing):
     def read_bytes(self, path: str, *, limit: int = DEFAULT_READ_LIMIT) -> bytes:
         """Content of the regular file *path*.
 
-        Raises OSError when it cannot be read, DataError when it is no regular file or longer than
+        Raises OSError when it cannot be read, DataError when it is not a regular file or longer than
         *limit* bytes. Never blocks on a fifo and never opens a device for reading.
         """
         with os.fdopen(self.open_file(path), "rb") as file:

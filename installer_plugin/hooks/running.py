@@ -102,7 +102,7 @@ def run_phase(
     that fails; and whatever a stage raises. Cleaning up is :func:`cleaned_up`'s.
     """
     if plan.phase is Phase.CLEANUP:
-        raise RuntimeError("cleanup is no phase to be run at will, see cleaned_up")
+        raise RuntimeError("cleanup is not a phase to be run at will, see cleaned_up")
     _announce(plan, around.events)
     require_allowed(plan)
     for each in plan.hooks:

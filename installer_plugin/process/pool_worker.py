@@ -106,7 +106,7 @@ def lines_of(message: Message) -> Iterator[str]:
 
 
 class Inbox:
-    """Puts lines together to messages; what else a program says is passed over."""
+    """Puts lines together to messages; what else a program says is ignored."""
 
     def __init__(self, take: Tell) -> None:
         self._take = take

@@ -369,7 +369,7 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
 def _signal(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
     if child.pid <= 1:
         # killpg(1) is kill(-1): every process of the machine. No real child has such an ID.
-        raise RuntimeError(f"{child.pid} is no child of ours")
+        raise RuntimeError(f"{child.pid} is not a child of ours")
     with suppress(ProcessLookupError):
         os.killpg(child.pid, number)
 

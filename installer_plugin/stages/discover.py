@@ -87,7 +87,7 @@ def _links(root: Rootfs) -> tuple[str, ...]:
     try:
         return root.list(LINKS)
     except OSError as error:
-        # A link that leads nowhere is no absent directory: someone meant it to be there.
+        # A link that leads nowhere is not an absent directory: someone meant it to be there.
         if error.errno == errno.ENOENT and not root.has_entry(LINKS):
             return ()
         raise _refused(

@@ -202,7 +202,7 @@ def check_target(target: TargetStore, *, closed: bool = False) -> Iterator[Probl
             yield from store_problems(root)
     except DataError as error:
         yield error.problem(
-            hint=f"remove {target.graph_root} and let it be written anew",
+            hint=f"remove {target.graph_root} and let it be written again",
         )
 
 

@@ -36,7 +36,7 @@ def pair(
 def creation_time(env: Mapping[str, str]) -> str:
     """Now, or ``SOURCE_DATE_EPOCH`` for reproducible output, as ISO 8601 in UTC.
 
-    Raises ConfigError when the variable is no number of seconds.
+    Raises ConfigError when the variable is not a number of seconds.
     """
     epoch = env.get("SOURCE_DATE_EPOCH")
     try:

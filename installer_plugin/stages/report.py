@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from installer_plugin.errors import BoundImagesError, Problem
-from installer_plugin.events import iec
+from installer_plugin.events import counted, iec
 from installer_plugin.model import (
     BoundImage,
     Finding,
@@ -68,7 +68,7 @@ def resolved_text(images: Sequence[ResolvedImage]) -> str:
         for image in images
         for end in range(len(image.layers))
     }
-    total = f"{_count(len(images), 'image')}, {_count(len(layers), 'layer')}, {iec(sum(layers.values()))}"
+    total = f"{counted(len(images), 'image')}, {counted(len(layers), 'layer')}, {iec(sum(layers.values()))}"
     return table(("IMAGE ID", "LAYERS", "SIZE", "IMAGE"), rows) + f"\n{total}"
 
 
@@ -81,13 +81,13 @@ def verified_text(images: Sequence[VerifiedImage], target: str) -> str:
         for image in images
     ]
     checks = dict.fromkeys(check for image in images for check in image.checks)
-    proof = f"{_count(len(images), 'image')} verified on {target}: {', '.join(checks)}"
+    proof = f"{counted(len(images), 'image')} verified on {target}: {', '.join(checks)}"
     return table(("IMAGE ID", "LAYERS", "SIZE", "IMAGE"), rows) + f"\n{proof}"
 
 
 def locked_text(count: int, file: str) -> str:
     """How many bound images a lock file has."""
-    return f"{_count(count, 'bound image')} locked in {file}"
+    return f"{counted(count, 'bound image')} locked in {file}"
 
 
 def findings_text(findings: Sequence[tuple[str, Finding]]) -> str:
@@ -106,10 +106,6 @@ def problems_text(problems: Sequence[Problem]) -> str:
         f"error: {problem}" + (f"\n  hint: {problem.hint}" if problem.hint else "")
         for problem in problems
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def finding_json(reference: str, finding: Finding) -> Document:

@@ -48,7 +48,9 @@ def _take_back(refuted: Sequence[CopiedImage], target: TargetStore, events: Even
     }
     left = [image.resolved.bound.reference for image in refuted if image.already_there]
     if left:
-        message = f"was there before and is left: remove {target.graph_root} to have it copied anew"
+        message = (
+            f"was there before and is left: remove {target.graph_root} to have it copied again"
+        )
         events.warn(STAGE, f"{', '.join(left)}: {message}")
     try:
         if roll_back(target):

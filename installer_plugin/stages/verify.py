@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from installer_plugin.errors import DataError, Problem, VerificationError
-from installer_plugin.events import Events
+from installer_plugin.events import Events, counted
 from installer_plugin.model import Expected, ImageId, VerifiedImage
 from installer_plugin.process.pool import do_jobs
 from installer_plugin.process.pool_worker import Ended
@@ -109,7 +109,10 @@ def verify(
         if case.image is not None:
             case.identity = ImageIdentity(store, records, case.image)
             _identify(case, case.identity, store, options)  # 3, 4, 5, 8
-    events.step(STAGE, f"{len(cases)} images, {len(_claims(cases))} layers of {store.path}")
+    events.step(
+        STAGE,
+        f"{counted(len(cases), 'image')}, {counted(len(_claims(cases)), 'layer')} of {store.path}",
+    )
     proofs = _prove(store, cases, (events, runner), options)  # 6, 7
     for case in cases:
         _judge(case, proofs)

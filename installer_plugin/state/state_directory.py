@@ -68,7 +68,7 @@ class StateDirectory:
         self._store(f"{stage}.json", document)
 
     def forget(self, stage: Stage) -> None:
-        """Forget what *stage* and those after it have found out: it begins anew."""
+        """Forget what *stage* and those after it have found out: it begins again."""
         order = tuple(Stage)
         for each in order[order.index(stage) :]:
             (self.path / f"{each}.json").unlink(missing_ok=True)

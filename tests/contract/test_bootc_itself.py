@@ -1,4 +1,4 @@
-"""What we believe of bootc's command line, held against the bootc that is installed."""
+"""What we believe of bootc's command line, compared with the bootc that is installed."""
 
 import re
 import shutil

@@ -172,7 +172,7 @@ AGREED = {
     "pinned": image(f"Image=q.io/x:1{DIGEST}\n"),
     "short": image("Image=x\n"),
     "tag for others only": image("Image=q.io/x:1\nImageTag=q.io/y:1\n"),
-    "image of an image is no unit": Case({
+    "image of an image is not a unit": Case({
         "u.image": "[Image]\nImage=f.image\n", "f.image": fetched("f"),
     }),
     "drop-in": dropped("u", "u.container.d/1.conf"),

@@ -208,7 +208,7 @@ def kill(pid: int) -> None:
 
 
 def processes(mark: str) -> list[str]:
-    """`PID COMMAND` of every process that has inherited the mark and is no zombie."""
+    """`PID COMMAND` of every process that has inherited the mark and is not a zombie."""
     wanted = f"{MARK}={mark}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):

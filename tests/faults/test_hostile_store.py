@@ -303,7 +303,7 @@ ATTACKS: dict[str, Callable[[Hostile], None]] = {
     "images.json is binary": lambda store: _write(store.file("images"), os.urandom(1000)),
     "name is half a character": lambda store: store.change_image(names=[APP, "localhost/\udc80:1"]),
     "name is a number": lambda store: store.change_image(names=[APP, 7]),
-    "created is no number": lambda store: _text(
+    "created is not a number": lambda store: _text(
         store, "layers", '"diff-size": ', '"uidset": [NaN, Infinity], "diff-size": '
     ),
     "config is deep": lambda store: _write(store.config, b"[" * MIB),
@@ -329,7 +329,7 @@ ATTACKS: dict[str, Callable[[Hostile], None]] = {
 
 
 EXPECTED = {
-    "overlay-images to_fifo": (2,),  # what was named is no store at all
+    "overlay-images to_fifo": (2,),  # what was named is not a store at all
     # Nobody waits for a fifo's writer, and what is copied is proven.
     "layers.lock to_fifo": (0,),
     "images.lock to_fifo": (0,),
@@ -384,7 +384,7 @@ def test_hostile_store_is_refused_before_anything_is_changed(
     assert _names_the_place(done.stderr[done.stderr.index("error: ") :], hostile), done.stderr
     assert listing(job.store) == target
     if "--engine auto" in done.stderr:
-        # What skopeo makes of it is made afresh, through the store's own code, and is proven.
+        # What skopeo makes of it is made again, through the store's own code, and is proven.
         job = replace(job, engine="auto")
         done = _limited(job)
         assert done.returncode in (0, *REFUSED), (done.returncode, done.stderr)

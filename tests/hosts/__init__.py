@@ -1,4 +1,4 @@
-"""Tests of hosts, which use the equipment in vm-tests: that is no package and has its own path."""
+"""Tests of hosts, which use the equipment in vm-tests: that is not a package and has its own path."""
 
 import sys
 from pathlib import Path

@@ -106,7 +106,7 @@ def test_during_is_refused_with_the_reason_where_it_cannot_be(
     run(("sh", "-e", "-c", 'printf "%s" "$1" | sfdisk -q "$2"', "sh", TABLE, full.disk))
     bind(full.container, APP)
     if words[0].startswith("--source"):
-        # APP is no OS, but what it declares is all that is asked for.
+        # APP is not an OS, but what it declares is all that is asked for.
         words = (f"--source-imgref=oci:{_declaring(full)}",)
     with untouched(full.disk):
         done = full.install(*TO_DISK, *words, full.disk, own=("--when=during",), ok=2)
@@ -188,8 +188,8 @@ UNFIT = {
     "name": (("--root-partition=data",), "nothing on {disk} will be called 'data'"),
     "device": (("--root-partition=/dev/sda3",), "nothing on {disk} will be called '/dev/sda3'"),
     "number": (("--root-partition=9",), "nothing on {disk} will be called '9'"),
-    "no key": (("--key-file", "/absent"), "/absent: is no file, expected one with a key"),
-    "no regular file": (("--passphrase-file", "/dev/zero"), "/dev/zero: is no file"),
+    "no key": (("--key-file", "/absent"), "/absent: is not a file, expected one with a key"),
+    "no regular file": (("--passphrase-file", "/dev/zero"), "/dev/zero: is not a file"),
     "empty key": (("--key-file", "{empty}"), "{empty}: is empty, expected a key"),
     "empty passphrase": (("--passphrase-file", "{empty}"), "has 0 bytes or more"),
     "both": (
@@ -272,9 +272,9 @@ def test_no_such_target(scene: Scene, words: Sequence[str], hint: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("to-disk", "--filesystem=ext4"), "is no block device, which to-disk expects"),
-        (("to-filesystem",), "is no directory, which to-filesystem expects"),
-        (("to-existing-root",), "is no directory, which to-existing-root expects"),
+        (("to-disk", "--filesystem=ext4"), "is not a block device, which to-disk expects"),
+        (("to-filesystem",), "is not a directory, which to-filesystem expects"),
+        (("to-existing-root",), "is not a directory, which to-existing-root expects"),
     ],
     ids=["disk", "file system", "existing root"],
 )

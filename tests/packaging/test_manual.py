@@ -103,7 +103,7 @@ def test_inline(source: str, spans: Sequence[tuple[str, str]]) -> None:
         ),
         ("word:\n- one", [p("word:"), items([p("one")])]),
         ("a\n\n<!-- comment -->\nb\n\n<!--\n> too\n-->\n", [p("a"), p("b")]),
-        ("-x is no list\n", [p("-x is no list")]),
+        ("-x is not a list\n", [p("-x is not a list")]),
         ("", []),
     ],
 )

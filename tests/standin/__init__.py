@@ -1,4 +1,4 @@
-"""Tests of the test equipment in vm-tests, which is no package and has its own import path."""
+"""Tests of the test equipment in vm-tests, which is not a package and has its own import path."""
 
 import sys
 from pathlib import Path

@@ -249,7 +249,7 @@ USAGE: Mapping[str, tuple[tuple[str, ...], str]] = {
     "no-such-backend": (("verify", "--backend=zfs", "/mnt"), "'zfs' is not one of"),
     "no-such-format": (("list", "--format=xml"), "'xml' is not one of"),
     "jobs-zero": (("verify", "--jobs=0", "/mnt"), "0 is not in the range"),
-    "closed-progress-fd": (("list", "--progress-fd=77"), "77 is no open file descriptor"),
+    "closed-progress-fd": (("list", "--progress-fd=77"), "77 is not an open file descriptor"),
     "absent-source": (("list", "/nowhere"), "/nowhere"),
     "file-as-source": (("list", "/etc/hostname"), "/etc/hostname"),
     "absent-target": (("verify", "/nowhere"), "/nowhere"),

@@ -149,7 +149,7 @@ def test_pinned_image_is_not_taken_from_an_archive_that_keeps_no_digest(
 MANIFESTS: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"[", "is not JSON"),
     "deep": (b"[" * 100_000, "is not JSON"),
-    "no array": (b"{}", "is no array"),
+    "no array": (b"{}", "is not an array"),
     "no image": (b"[1]", "has no Config"),
     "layers": (b'[{"Config":"c","Layers":"x","RepoTags":["localhost/app:1"]}]', "Layers is 'x'"),
     "absent": (b'[{"Config":"c","RepoTags":["localhost/app:1"]}]', "c in .* is missing"),

@@ -242,7 +242,7 @@ def test_name_that_matched_is_kept_beside_the_declared_one(short_names: Store) -
     assert image.names == ("suffix:2", "other.example/deep/suffix:2")
 
 
-# --- what is no image, or a broken one -------------------------------------------------------
+# --- what is not an image, or a broken one -------------------------------------------------------
 
 
 @pytest.fixture

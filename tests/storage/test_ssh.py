@@ -175,5 +175,5 @@ def test_copy_that_fails_says_what_both_ways_said(
     ids=["empty", "object", "nothing", "bare", "bad-layer", "null", "no-utf-8", "bad-id"],
 )  # fmt: skip
 def test_strange_answer_is_a_data_error(output: bytes) -> None:
-    with pytest.raises(DataError, match="gave what is no image"):
+    with pytest.raises(DataError, match="gave what is not an image"):
         parse_inspected(output, "ssh://host", "x:1")

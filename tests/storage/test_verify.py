@@ -640,7 +640,7 @@ RECORD_DAMAGE: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "shifted-owners": (
         lambda c: c.edit("layers", c.top, uidmap=[{"size": 1}]), "layer ", "with shifted owners"
     ),
-    "l-link-gone": (_link_gone, "layer ", "is no link (No such file or directory)"),
+    "l-link-gone": (_link_gone, "layer ", "is not a link (No such file or directory)"),
     "l-link-wrong": (_link_wrong, "layer ", "/diff', expected '../"),
     "link-file-gone": (
         lambda c: (c.root / "overlay" / c.top / "link").unlink(), "layer ", "/link: cannot be read"

@@ -120,7 +120,7 @@ NAMES: dict[str, tuple[Mapping[str, str], str, tuple[str, ...]]] = {
         "q.io/f:1",
         ("q.io/f:1", "q.io/f:local", "f.image"),
     ),
-    "image of an image is no unit": (
+    "image of an image is not a unit": (
         {"u.image": "[Image]\nImage=f.image"}, "f.image", ("f.image",),
     ),
 }  # fmt: skip
@@ -436,7 +436,7 @@ BAD_UNITS: dict[str, tuple[Mapping[str, str], str, str]] = {
     "malformed reference": (
         {"u.image": "[Image]\nImage=q.io/X\n"}, "'X' at character 6 is not lower-case", "u.image:2",
     ),
-    "open quote": ({"u.image": '[Image]\nImage="q.io/x\n'}, "is no registry host", "u.image:2"),
+    "open quote": ({"u.image": '[Image]\nImage="q.io/x\n'}, "is not a registry host", "u.image:2"),
     "docker": ({"u.image": "[Image]\nImage=docker://q.io/x\n"}, "transport 'docker'", "u.image:2"),
     "oci": ({"u.image": "[Image]\nImage=oci:/x\n"}, "transport 'oci'", "u.image:2"),
     "tag malformed": ({"u.image": IMAGE + "ImageTag=X\n"}, "ImageTag= 'X'", "u.image:3"),
@@ -458,11 +458,11 @@ BAD_UNITS: dict[str, tuple[Mapping[str, str], str, str]] = {
     ),
     "image unit malformed": (
         {"u.container": "[Container]\nImage=f.image\n", "sub/f.image": "junk"},
-        "'junk' is no assignment", f"-> {UNITS}/sub/f.image:1",
+        "'junk' is not an assignment", f"-> {UNITS}/sub/f.image:1",
     ),
-    "malformed": ({"u.image": "[Image]\njunk\n"}, "'junk' is no assignment", "u.image:2"),
+    "malformed": ({"u.image": "[Image]\njunk\n"}, "'junk' is not an assignment", "u.image:2"),
     "malformed drop-in": (
-        {"u.image": IMAGE, "u.image.d/1.conf": "junk"}, "'junk' is no assignment", "1.conf:1",
+        {"u.image": IMAGE, "u.image.d/1.conf": "junk"}, "'junk' is not an assignment", "1.conf:1",
     ),
     "drop-in directory is a file": ({"u.image": IMAGE, "u.image.d": ""}, "be listed", "image.d"),
     "drop-in is a directory": (

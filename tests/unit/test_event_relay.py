@@ -1,4 +1,4 @@
-"""Events that come through a file: what is no event is skipped, and nothing stops the rest."""
+"""Events that come through a file: what is not an event is skipped, and nothing stops the rest."""
 
 import json
 from pathlib import Path

@@ -87,8 +87,8 @@ def test_image_that_is_not_the_locked_one_is_told(image: ResolvedImage, wrong: s
         (_lock({}), r"f: images\[0\]: reference is None, expected"),
         (_lock({**ENTRY, "reference": ""}), r"images\[0\]: reference is ''"),
         (_lock(ENTRY, ENTRY), r"images\[1\]: locks a a second time"),
-        (_lock({**ENTRY, "image_id": "1"}), r"images\[0\]: '1' is no image ID"),
-        (_lock({**ENTRY, "digest": None}), r"images\[0\]: None is no manifest digest"),
+        (_lock({**ENTRY, "image_id": "1"}), r"images\[0\]: '1' is not an image ID"),
+        (_lock({**ENTRY, "digest": None}), r"images\[0\]: None is not a manifest digest"),
     ],
     ids=[
         "cut-off", "no-utf-8", "deep", "array", "no-schema", "next-schema", "schema-array", "no-images",

@@ -167,7 +167,7 @@ def test_last_write_token_is_new_every_time(store: Path) -> None:
 
 @pytest.fixture(params=["link", "fifo", "directory"])
 def strange(request: pytest.FixtureRequest, store: Path) -> Path:
-    """A store whose images.lock is no regular file."""
+    """A store whose images.lock is not a regular file."""
     lock = store / IMAGES_LOCK
     lock.unlink()
     if request.param == "link":

@@ -49,7 +49,7 @@ def test_config_gives_layers_and_platform() -> None:
         (b"{}", "f: has no rootfs.diff_ids"),
         (b'{"rootfs":[]}', "f: has no rootfs.diff_ids"),
         (b'{"rootfs":{"diff_ids":{}}}', "f: has no rootfs.diff_ids"),
-        (b'{"rootfs":{"diff_ids":[1]}}', "f: rootfs.diff_ids: 1 is no diff ID"),
+        (b'{"rootfs":{"diff_ids":[1]}}', "f: rootfs.diff_ids: 1 is not a diff ID"),
     ],
     ids=["empty", "no-utf-8", "deep", "array", "bare", "rootfs", "object", "number"],
 )
@@ -102,8 +102,8 @@ def test_manifest_list_is_told_from_a_manifest(data: Mapping[str, object]) -> No
     ("data", "message"),
     [
         ({"config": 1}, "f: config: is 1, expected a descriptor"),
-        ({"config": {}}, "f: config: digest: None is no manifest digest"),
-        ({"layers": {}}, "f: layers: is no array"),
+        ({"config": {}}, "f: config: digest: None is not a manifest digest"),
+        ({"layers": {}}, "f: layers: is not an array"),
         ({"layers": [_descriptor("a"), "b"]}, r"f: layers\[1\]: is 'b', expected a descriptor"),
         ({"manifests": [{"digest": "md5:0"}]}, r"f: manifests\[0\]: digest: 'md5:0'"),
     ],

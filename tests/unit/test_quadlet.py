@@ -50,7 +50,7 @@ READ = {
     "key looks like a section": ("[Image]\n[a]b=c\nImage=q.io/x\n", "q.io/x", 3),
     "quotes": ('[Image]\nImage="q.io/x"\n', "q.io/x", 2),
     "value begins with a wide space": ("[Image]\nImage=\xa0q.io/x\xa0\n", "\xa0q.io/x", 2),
-    "file separator is no white space": ("[Image]\nImage=q.io/x\x1c\n", "q.io/x\x1c", 2),
+    "file separator is not a white space": ("[Image]\nImage=q.io/x\x1c\n", "q.io/x\x1c", 2),
 }
 
 
@@ -71,18 +71,18 @@ def test_absent_key_has_no_value(text: str) -> None:
 
 
 MALFORMED = {
-    "word": ("[Image]\njunk\n", 2, "'junk' is no assignment"),
-    "no key": ("[Image]\n=q\n", 2, "'=q' is no assignment"),
+    "word": ("[Image]\njunk\n", 2, "'junk' is not an assignment"),
+    "no key": ("[Image]\n=q\n", 2, "'=q' is not an assignment"),
     "before any section": ("\n\nImage=q\n", 3, "'Image=q' stands before any section"),
-    "section not closed": ("[Image\n", 1, "'[Image' is no assignment"),
-    "comment behind a section": ("[Image] # c\n", 1, "'[Image] # c' is no assignment"),
-    "brackets twice": ("[[Image]]\n", 1, "'[[Image]]' is no assignment"),
-    "bracket in the name": ("[[Image]\n", 1, "'[[Image]' is no section header"),
-    "section without a name": ("[]\n", 1, "'[]' is no section header"),
-    "control character in a section": ("[a\x07b]\n", 1, "is no section header"),
-    "byte order mark": ("\ufeff[Image]\n", 1, "is no assignment"),
-    "continuation": ("[Image]\nfoo \\\nbar\n", 2, "'foo bar' is no assignment"),
-    "long line": ("x" * 100, 1, f"'{'x' * 60}...' is no assignment"),
+    "section not closed": ("[Image\n", 1, "'[Image' is not an assignment"),
+    "comment behind a section": ("[Image] # c\n", 1, "'[Image] # c' is not an assignment"),
+    "brackets twice": ("[[Image]]\n", 1, "'[[Image]]' is not an assignment"),
+    "bracket in the name": ("[[Image]\n", 1, "'[[Image]' is not a section header"),
+    "section without a name": ("[]\n", 1, "'[]' is not a section header"),
+    "control character in a section": ("[a\x07b]\n", 1, "is not a section header"),
+    "byte order mark": ("\ufeff[Image]\n", 1, "is not an assignment"),
+    "continuation": ("[Image]\nfoo \\\nbar\n", 2, "'foo bar' is not an assignment"),
+    "long line": ("x" * 100, 1, f"'{'x' * 60}...' is not an assignment"),
 }
 
 

@@ -95,8 +95,8 @@ def test_receipt_demands_what_was_proven() -> None:
         (_receipt({}), r"f: images\[0\]: reference is None"),
         (_receipt({**ENTRY, "names": "a"}), r"f: images\[0\]: names is 'a', expected an array"),
         (_receipt({**ENTRY, "names": [1]}), r"f: images\[0\]: names has 1, expected a string"),
-        (_receipt({**ENTRY, "image_id": None}), r"images\[0\]: None is no image ID"),
-        (_receipt({**ENTRY, "manifest_digests": [1]}), r"images\[0\]: 1 is no manifest digest"),
+        (_receipt({**ENTRY, "image_id": None}), r"images\[0\]: None is not an image ID"),
+        (_receipt({**ENTRY, "manifest_digests": [1]}), r"images\[0\]: 1 is not a manifest digest"),
         (
             _receipt({**ENTRY, "manifest_digests": None}),
             "manifest_digests is None, expected an array",

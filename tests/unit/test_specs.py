@@ -106,6 +106,6 @@ def test_without_stores_the_default_ones_that_exist_are_opened(tmp_path: Path) -
 )
 def test_named_directory_that_is_no_store_is_refused(below: str, hint: str, tmp_path: Path) -> None:
     _store(tmp_path / below)
-    with pytest.raises(DataError, match="no containers-storage") as caught:
+    with pytest.raises(DataError, match="not a containers-storage") as caught:
         _open(tmp_path, str(tmp_path))
     assert hint in caught.value.hint

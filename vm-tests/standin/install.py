@@ -33,7 +33,7 @@ class Options:
 
 
 def to_disk(setup: Setup, options: Options, plan: Plan) -> None:
-    """Install to a disk or disk image that is made anew."""
+    """Install to a disk or disk image that is made again."""
     with fresh_disk(plan) as disk:
         _install(setup, options, disk.root, disk.kargs)
         setup.reach("finalize")

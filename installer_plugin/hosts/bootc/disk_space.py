@@ -63,7 +63,7 @@ def system_bytes(work: Work) -> int | None:
     if source == "/":
         note = _note_of_container(system)
         if note is None:
-            return None  # a machine's root, which is no image
+            return None  # a machine's root, which is not an image
         named = _IMAGE.search(note)
         stored = _stored_bytes(named[1], work) if named else None
         here = replace(work.request, source=str(system))
@@ -106,7 +106,7 @@ def _stored_bytes(reference: str, work: Work) -> int | None:
             try:
                 layers = store.image_layers(reference) if isinstance(store, LocalStores) else None
             except ValueError:
-                return None  # an ID, which is no name
+                return None  # an ID, which is not a name
             if layers is not None:
                 return sum(layer.diff_size or 0 for _, layer in layers)
     return None

@@ -73,7 +73,7 @@ def _close(closed: Mapping[Path, str], runner: Runner) -> None:
 
 
 def _way_closed(place: Path) -> str:
-    """How *place* is to be remounted; empty when it is no mount, or writable."""
+    """How *place* is to be remounted; empty when it is not a mount, or writable."""
     mount = mount_at(place.resolve())
     if mount is None or (mount.writable and mount.file_system_writable):
         return ""

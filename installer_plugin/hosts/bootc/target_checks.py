@@ -39,7 +39,7 @@ def require_target(install: BootcInstall, runner: Runner) -> None:
     if install.verb is not Verb.TO_DISK:
         if not stat.S_ISDIR(seen.st_mode):
             hint = f"give the directory, or use {Verb.TO_DISK}"
-            raise _wrong(target, f"is no directory, which {install.verb} expects", hint)
+            raise _wrong(target, f"is not a directory, which {install.verb} expects", hint)
         return
     with _explained(target):
         if install.via_loopback:
@@ -85,7 +85,7 @@ def _may_be_root(install: BootcInstall, wanted: str) -> bool:
 def _require_image(target: Path, seen: os.stat_result, runner: Runner) -> None:
     if not stat.S_ISREG(seen.st_mode):
         hint = "leave --via-loopback out for a disk"
-        raise _wrong(target, "is no regular file, which --via-loopback expects", hint)
+        raise _wrong(target, "is not a regular file, which --via-loopback expects", hint)
     require_raw(target)
     require_unattached(target, runner)
 
@@ -93,7 +93,7 @@ def _require_image(target: Path, seen: os.stat_result, runner: Runner) -> None:
 def _require_disk(target: Path, seen: os.stat_result, runner: Runner) -> None:
     if not stat.S_ISBLK(seen.st_mode):
         hint = "add --via-loopback for a disk image, or name a disk"
-        raise _wrong(target, "is no block device, which to-disk expects", hint)
+        raise _wrong(target, "is not a block device, which to-disk expects", hint)
     number = f"{os.major(seen.st_rdev)}:{os.minor(seen.st_rdev)}"
     if (SYSFS / number / "partition").exists():
         disk = (SYSFS / number).resolve().parent.name

@@ -15,7 +15,7 @@ ARCHIVES = frozenset((
     "org.osbuild.tar", "org.osbuild.xz", "org.osbuild.gzip", "org.osbuild.zstd", "org.osbuild.ovf",
     "org.osbuild.zip",
 ))  # fmt: skip
-"""Last stages of pipelines whose result is no disk that could be opened."""
+"""Last stages of pipelines whose result is not a disk that could be opened."""
 
 
 class When(StrEnum):

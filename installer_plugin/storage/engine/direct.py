@@ -139,7 +139,7 @@ def _missing(
                 raise DataError(
                     f"layer {id_}",
                     f"was left incomplete in {graph_root}",
-                    hint=f"remove {graph_root} and let it be written anew",
+                    hint=f"remove {graph_root} and let it be written again",
                 )
             if id_ not in present:
                 missing.setdefault(id_, (task.image, stored))

@@ -75,7 +75,7 @@ def _refusals(store: GraphRoot, layer: LayerRecord) -> Iterator[Refusal]:
     if not _is(store, f"overlay/{layer.id}", DIRECTORY):
         yield Refusal(Guard.UNUSUAL_LAYER, f"{shown} has no directory of its own")
     elif not _is(store, f"overlay/{layer.id}/diff", DIRECTORY):
-        yield Refusal(Guard.UNUSUAL_LAYER, f"diff of {shown} is no directory")
+        yield Refusal(Guard.UNUSUAL_LAYER, f"diff of {shown} is not a directory")
     elif store.root.has_entry(f"overlay/{layer.id}/diff1"):
         yield Refusal(Guard.UNUSUAL_LAYER, f"{shown} has more than one diff directory")
     yield from _store_refusals(store)

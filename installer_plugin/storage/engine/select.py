@@ -47,7 +47,7 @@ def select_engines(
             if kind is SourceKind.SSH:
                 selected.append(Selected(image, scp))
             elif kind is not SourceKind.CONTAINERS_STORAGE:
-                other = Refusal(Guard.OTHER_SOURCE, f"{image.source} is no containers-storage")
+                other = Refusal(Guard.OTHER_SOURCE, f"{image.source} is not a containers-storage")
                 selected.append(Selected(image, skopeo, other))
             elif choice is EngineChoice.PODMAN:
                 selected.append(Selected(image, podman))

@@ -1,4 +1,4 @@
-"""What a layer's tar headers say, held against the layer's tree, in the order of the stream.
+"""What a layer's tar headers say, compared with the layer's tree, in the order of the stream.
 
 The stream's hash does not cover what unpacking turned into file attributes. Whiteouts of the stream
 (``.wh.NAME``) are character devices 0:0 on disk, and its opaque marks (``.wh..wh..opq``) an attribute
@@ -136,7 +136,7 @@ class MetadataCheck:
             return
         removed = Place(place.folder, place.name.removeprefix(WHITEOUT_PREFIX))
         if removed.name in {b"", b".", b".."}:
-            raise DataError(shown(place.path), "is no usable whiteout, expected .wh. and a name")
+            raise DataError(shown(place.path), "is not a usable whiteout, expected .wh. and a name")
         path = removed.path
         self._names.setdefault(place.folder.path, set()).add(removed.name)
         self._whiteouts.add(path)

@@ -1,6 +1,6 @@
 """Proof of one layer: its tar stream rebuilt from tar-split and the files on disk, and hashed.
 
-While the stream goes by, its headers are held against the files (``metadata``), so that the layer is
+While the stream goes by, its headers are compared with the files (``metadata``), so that the layer is
 read once. Only when the hash is wrong and no file explains it, the layer is read again and each file
 compared with the checksum that tar-split has of it: that names the file.
 """

@@ -132,7 +132,7 @@ def _base64(value: object) -> bytes:
     if value is None:
         return b""
     if not isinstance(value, str):
-        raise ValueError("payload is no text, expected base64")  # noqa: TRY004 - a wrong value
+        raise ValueError("payload is not text, expected base64")  # noqa: TRY004 - a wrong value
     return a2b_base64(value, strict_mode=True)
 
 
@@ -141,7 +141,7 @@ def _name(fields: dict[str, object]) -> bytes:
     raw = _base64(fields.get("name_raw"))
     name = fields.get("name", "")
     if not isinstance(name, str):
-        raise ValueError("name is no text")  # noqa: TRY004 - a wrong value
+        raise ValueError("name is not text")  # noqa: TRY004 - a wrong value
     return raw or name.encode()
 
 

@@ -223,7 +223,7 @@ def _folder(fd: int, path: bytes) -> Folder:
 
 
 def _link_text(name: bytes, here: Folder, found: OSError) -> bytes:
-    """Text of the link *name*; raises *found* when it is no link."""
+    """Text of the link *name*; raises *found* when it is not a link."""
     try:
         return os.readlink(name, dir_fd=here.fd)
     except OSError:
@@ -233,5 +233,5 @@ def _link_text(name: bytes, here: Folder, found: OSError) -> bytes:
 def _check_component(name: bytes, path: bytes) -> None:
     if name == b".." or b"\0" in name or len(name) > MAX_NAME:
         raise DataError(
-            shown(path), "is no name that a layer can hold: '..', NUL or a component too long"
+            shown(path), "is not a name that a layer can hold: '..', NUL or a component too long"
         )

@@ -61,7 +61,7 @@ def _blame(copy: _TreeCopy, error: OSError) -> str:
 
 
 class _Entry(NamedTuple):
-    """A name in a directory of the source that is no directory."""
+    """A name in a directory of the source that is not a directory."""
 
     name: str
     seen: os.stat_result

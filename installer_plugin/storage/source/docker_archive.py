@@ -113,7 +113,7 @@ def _images(archive: Archive) -> tuple[_Image, ...]:
     except (ValueError, RecursionError) as error:
         raise DataError(where, f"is not JSON: {error}") from error
     if not isinstance(data, list):
-        raise DataError(where, "is no array, expected the manifest of a Docker archive")
+        raise DataError(where, "is not an array, expected the manifest of a Docker archive")
     return tuple(_image(entry, f"{where}[{number}]") for number, entry in enumerate(data))
 
 

@@ -21,7 +21,7 @@ from installer_plugin.storage.store.manifests import digest_of, parse_object
 
 
 class LayoutFiles(Protocol):
-    """A layout, opened anew for each call; what a digest names is checked by the caller."""
+    """A layout, opened again for each call; what a digest names is checked by the caller."""
 
     def entries(self) -> tuple[IndexEntry, ...]:
         """What the layout lists at its top; raises DataError."""

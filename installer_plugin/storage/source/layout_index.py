@@ -69,7 +69,7 @@ def _text(value: object) -> str:
 
 
 def completed(name: str) -> str:
-    """*name* with the tag that it has when none is written; as it is when it is no reference."""
+    """*name* with the tag that it has when none is written; as it is when it is not a reference."""
     try:
         return str(parse_reference(name).normalised())
     except ValueError:

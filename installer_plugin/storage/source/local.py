@@ -296,7 +296,7 @@ def _records(root: GraphRoot) -> Records:
 
 
 def stored_manifests(location: SourceLocation) -> Manifests:
-    """Every manifest that the store keeps for the image at *location*, read afresh.
+    """Every manifest that the store keeps for the image at *location*, read again.
 
     Raises DataError when the image has gone or a manifest's bytes are not what its digest says.
     """
@@ -308,7 +308,7 @@ def stored_manifests(location: SourceLocation) -> Manifests:
 
 
 def _manifests(root: GraphRoot, image: ImageRecord) -> Manifests:
-    """Every manifest that the record lists, its bytes held against the digest beside it."""
+    """Every manifest that the record lists, its bytes compared with the digest beside it."""
     found = {}
     for key in image.manifest_keys:
         content = root.big_data(image, key)

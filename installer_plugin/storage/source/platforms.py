@@ -30,7 +30,7 @@ def variants_run_by(machine: Platform) -> tuple[str, ...]:
 
 
 def runs(machine: Platform, image: Platform) -> bool:
-    """Whether *machine* runs *image*; what an image does not say is not held against it."""
+    """Whether *machine* runs *image*; what an image does not say does not count against it."""
     return (
         image.os in ("", machine.os)
         and image.architecture in ("", machine.architecture)

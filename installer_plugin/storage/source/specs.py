@@ -117,6 +117,6 @@ def _require_store(path: Path) -> None:
     nearer = (inner / IMAGES_JSON).parent.is_dir()
     raise DataError(
         str(path),
-        "is no containers-storage (it has no overlay-images), expected a graph root",
+        "is not a containers-storage (it has no overlay-images), expected a graph root",
         hint=f"did you mean {inner}?" if nearer else "see 'podman info' for the graph root in use",
     )

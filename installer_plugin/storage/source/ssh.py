@@ -44,7 +44,7 @@ def parse_address(text: str) -> Address:
     found = _ADDRESS.fullmatch(text)
     if not found:
         shown = re.sub(r":[^@/]*@", ":...@", text)
-        raise DataError(shown, "is no address, expected ssh://[USER@]HOST[:PORT]")
+        raise DataError(shown, "is not an address, expected ssh://[USER@]HOST[:PORT]")
     return Address(found["login"], int(found["port"]) if found["port"] else None)
 
 
@@ -116,7 +116,7 @@ def parse_inspected(output: bytes, address: str, reference: str) -> Found:
             ),
         )
     except (ValueError, LookupError, TypeError) as error:
-        raise DataError(where, f"gave what is no image: {error}") from error
+        raise DataError(where, f"gave what is not an image: {error}") from error
 
 
 def _share(entry: Mapping[str, object], count: int) -> int:

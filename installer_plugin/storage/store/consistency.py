@@ -39,7 +39,7 @@ def store_problems(store: GraphRoot) -> tuple[Problem, ...]:
 def record_problems(store: GraphRoot, records: Records) -> tuple[Problem, ...]:
     """What is wrong with the records and the layers they name.
 
-    Abandoned layers are passed over: whoever writes next removes them.
+    Abandoned layers are ignored: whoever writes next removes them.
     """
     abandoned = records.abandoned()
     found: list[Problem] = []
@@ -113,7 +113,7 @@ def _link_problems(store: GraphRoot, records: Records, layer: LayerRecord) -> It
         if text != target:
             yield f"{entry} leads to {text!r:.200}, expected {target!r}"
     except OSError as error:
-        yield f"{entry} is no link ({error.strerror}), expected one to {target!r}"
+        yield f"{entry} is not a link ({error.strerror}), expected one to {target!r}"
     parents = records.chain(layer.parent)[::-1]
     expected = ":".join(f"l/{_link(store, parent.id)}" for parent in parents)
     yield from _list_problems(store, f"overlay/{layer.id}/lower", expected, required=True)

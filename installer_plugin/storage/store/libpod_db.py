@@ -56,7 +56,7 @@ def _sqlite_path(store: GraphRoot, name: str) -> str | None:
             database.set_progress_handler(lambda: 1, STEPS)
             row = database.execute("SELECT GraphRoot FROM DBConfig").fetchone()
     except (sqlite3.Error, ValueError, OverflowError) as error:
-        raise DataError(store.shown(name), f"is no database of podman: {error}") from error
+        raise DataError(store.shown(name), f"is not a database of podman: {error}") from error
     if row is None or not isinstance(row[0], str):
         raise DataError(store.shown(name), "has no row in DBConfig, expected podman's settings")
     return row[0]

@@ -56,7 +56,7 @@ class HeldLock:
 def shared(graph_root: Path) -> Iterator[None]:
     """Hold both locks of the store shared, for a consistent read of its records.
 
-    A lock file that is missing is passed over: on a read-only store there is nobody to keep out.
+    A lock file that is missing is ignored: on a read-only store there is nobody to keep out.
     Raises OSError.
     """
     fds: list[int] = []

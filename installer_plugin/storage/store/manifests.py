@@ -126,7 +126,7 @@ def _descriptors(value: object, where: str) -> tuple[Descriptor, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise DataError(where, "is no array, expected an array of descriptors")
+        raise DataError(where, "is not an array, expected an array of descriptors")
     return tuple(_descriptor(entry, f"{where}[{index}]") for index, entry in enumerate(value))
 
 

@@ -164,9 +164,13 @@ def big_data_file_name(key: str) -> str:
     if not _PLAIN_KEY.fullmatch(key[:-1]):
         name = "=" + base64.standard_b64encode(key.encode(errors="surrogateescape")).decode()
     if "/" in name or "\0" in name or name in ("", ".", ".."):
-        raise DataError(f"big data {key!r}", "is no usable name, expected one without '/' or NUL")
+        raise DataError(
+            f"big data {key!r}", "is not a usable name, expected one without '/' or NUL"
+        )
     if len(name.encode(errors="surrogateescape")) > NAME_MAX:
-        raise DataError(f"big data {key!r:.80}", f"is no usable name: longer than {NAME_MAX} bytes")
+        raise DataError(
+            f"big data {key!r:.80}", f"is not a usable name: longer than {NAME_MAX} bytes"
+        )
     return name
 
 
@@ -234,7 +238,7 @@ def _entries(content: bytes, where: str) -> Iterator[_Fields]:
 
 
 def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _layer(fields: _Fields) -> LayerRecord:

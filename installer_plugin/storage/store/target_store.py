@@ -53,7 +53,7 @@ def find_target_store(physical_root: Path, backend: Backend | None = None) -> Ta
     """The store's place below *physical_root*; the backend is read off the root unless given.
 
     A root with ``composefs/`` and without an ostree repository belongs to the composefs backend.
-    Raises DataError when *physical_root* is no directory or a link in it leads nowhere.
+    Raises DataError when *physical_root* is not a directory or a link in it leads nowhere.
     """
     try:
         with Rootfs.open(physical_root) as root:
