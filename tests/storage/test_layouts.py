@@ -256,13 +256,11 @@ def test_damaged_layout_is_seen_before_anything_is_copied(
     manifest = json.loads(layout.blob_file(image).read_bytes())
     blob = {"manifest": image, "config": manifest["config"], "layer": manifest["layers"][0]}[which]
     damage(layout.blob_file(blob))
-    # What is in a layer is read when it is copied.
-    expected = 5 if (which, damage) == ("layer", _changed) else 4
     root = lab.root(NAME)
     before = listing(lab.target)
-    done = lab.run("copy", root, lab.target, "--store", f"oci:{layout.path}", ok=expected)
-    assert str(layout.path) in done.stderr or "Digest did not match" in done.stderr
-    assert expected == 5 or listing(lab.target) == before
+    done = lab.run("copy", root, lab.target, "--store", f"oci:{layout.path}", ok=4)
+    assert str(layout.path) in done.stderr
+    assert listing(lab.target) == before
 
 
 # --- one image, several manifests ------------------------------------------------------------

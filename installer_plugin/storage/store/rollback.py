@@ -80,20 +80,25 @@ _KEPT_FILES = (IMAGES_JSON, LAYERS_JSON, *locks.LOCK_FILES)
 def remember(target: TargetStore, images: Sequence[ResolvedImage]) -> None:
     """Note what the store holds before *images* are added; nothing when it holds none.
 
-    A note of an earlier run that was never proven is kept, and covers *images* too. Raises DataError
-    and OSError.
+    A note of an earlier run that was never proven is kept, and covers *images* too. It is written where
+    :func:`remove_unfinished` finds what a killed run leaves of it. Raises DataError and OSError.
     """
-    with GraphRoot.open(target.graph_root) as store:
-        if not store.load().images:
+    with (
+        locks.exclusive(target.graph_root, locks.LAYERS_LOCK),
+        locks.exclusive(target.graph_root, locks.IMAGES_LOCK),
+        GraphRoot.open(target.graph_root) as store,
+    ):
+        if not store.read_records().images:
             return
         before = _noted(target) or _seen(store)
-    added = {layer for image in images for layer in _layer_ids(image)}
-    before = replace(
-        before,
-        images=before.images.union(image.image_id for image in images),
-        layers=before.layers | added,
-    )
-    replace_file(target.bootc_dir / NOTE, _dumped(before))
+        added = {layer for image in images for layer in _layer_ids(image)}
+        before = replace(
+            before,
+            images=before.images.union(image.image_id for image in images),
+            layers=before.layers | added,
+        )
+        staging = target.graph_root / "overlay-images"
+        replace_file(target.bootc_dir / NOTE, _dumped(before), staging=staging)
 
 
 def forget(target: TargetStore) -> None:
