@@ -105,7 +105,7 @@ SPARSE = {"GNU.sparse.name": "s"}
         ([Entry(name="etc/../../up", content=b"x")], "leads out of the layer"),
         ([Entry(name="s", content=b"123", pax=SPARSE)], "as a sparse file"),
         ([Entry(name="s", type=b"S")], "as a sparse file"),
-        ([Entry(name="multi", type=b"M")], "of type b'M'"),
+        ([Entry(name="multi", type=b"M")], "of the type b'M'"),
     ],
 )
 def test_entry_that_nothing_can_carry_is_the_builders_to_change(

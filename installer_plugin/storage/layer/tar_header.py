@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from installer_plugin.errors import DataError
+from installer_plugin.files.rootfs import printable
 
 BLOCK = 512
 MAX_EXTENDED = 1 << 20
@@ -25,7 +26,7 @@ REGULAR, OLD_REGULAR = b"0", b"\0"
 HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"1", b"2", b"3", b"4", b"5", b"6"
 GLOBAL = b"g"
 _KNOWN = frozenset((REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO, GLOBAL))
-_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX = b"L", b"K", b"x"
+_GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_SPARSE, _PAX = b"L", b"K", b"S", b"x"
 _EXTENDED = frozenset(b"LKxg")
 
 _FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8x c 100s 8s 64x 8s 8s 155s 8x 4s")
@@ -35,6 +36,8 @@ _MAGIC, _GNU_MAGIC, _STAR_TRAILER = b"ustar", b"ustar  \0", b"tar\0"
 _TEXTS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
 MAX_DIGITS = 40
 """Of the length of a PAX record, zeros in front among them; more are nobody's."""
+SHOWN_NAME = 300
+"""Characters of an entry's name in a message."""
 NANOSECOND_DIGITS = 9
 _XATTR = b"SCHILY.xattr."
 _NO_RECORDS: Mapping[bytes, bytes] = {}
@@ -184,7 +187,7 @@ def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:
     if pax:
         _require_times(pax)
     if kind not in _KNOWN or size < 0 or (pax and _is_sparse(pax)):
-        raise ValueError(f"{name!r:.300} as a sparse file, of type {kind!r} or of {size} bytes")
+        raise _not_known(name, kind, size)
     is_device = kind in (CHARACTER, BLOCK_DEVICE)
     return Header(
         name,
@@ -236,6 +239,16 @@ def _signed(value: bytes) -> int:
     if not -_INT64 <= number < _INT64:
         raise ValueError(f"the number {value!r:.60}, which has more than 64 bits")
     return number
+
+
+def _not_known(name: bytes, kind: bytes, size: int) -> ValueError:
+    """What is wrong with an entry that nothing here can carry."""
+    shown = printable(name.decode(errors="surrogateescape"))[:SHOWN_NAME]
+    if size < 0:
+        return ValueError(f"{shown} of {size} bytes")
+    if kind not in {*_KNOWN, _GNU_SPARSE}:
+        return ValueError(f"{shown} of the type {kind!r}")
+    return ValueError(f"{shown} as a sparse file")
 
 
 def _is_sparse(pax: Mapping[bytes, bytes]) -> bool:
