@@ -35,7 +35,7 @@ from installer_plugin.storage.source.fetch import fetch_image
 from installer_plugin.storage.source.local import LocalStores, open_local_stores
 from installer_plugin.storage.source.overlay_mount import mounted_layers
 from installer_plugin.storage.source.searching import Searching
-from installer_plugin.storage.source.specs import Sources, open_sources, parse_source_spec
+from installer_plugin.storage.source.store_option import Sources, open_sources, parse_source_spec
 from installer_plugin.storage.store.records import LayerRecord
 from installer_plugin.storage.store.target_store import TargetStore, find_target_store
 

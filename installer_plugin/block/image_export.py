@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from installer_plugin.block.imageformat import Format, convert_line
+from installer_plugin.block.disk_image_format import Format, convert_line
 from installer_plugin.block.probe import list_loops
 from installer_plugin.block.undo_journal import Journal
 from installer_plugin.block.undo_steps import ExportStep

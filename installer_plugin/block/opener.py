@@ -10,8 +10,8 @@ from pathlib import Path
 
 from installer_plugin.block.backends import STAGE, choose_opener, choose_reader
 from installer_plugin.block.base import LayerOpener, OpenedTarget, OpenOptions
+from installer_plugin.block.disk_image_format import format_of
 from installer_plugin.block.image_export import DAEMON, export_image
-from installer_plugin.block.imageformat import format_of
 from installer_plugin.block.in_use import require_free, require_unattached
 from installer_plugin.block.loop_ioctl import Backing
 from installer_plugin.block.loops import SYSFS, attach, sector_size

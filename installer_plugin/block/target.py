@@ -12,7 +12,7 @@ from typing import TypeVar
 from installer_plugin.block import opener
 from installer_plugin.block.backends import STAGE
 from installer_plugin.block.base import OpenedTarget, OpenOptions
-from installer_plugin.block.imageformat import require_disk
+from installer_plugin.block.disk_image_format import require_disk
 from installer_plugin.block.luks import require_key
 from installer_plugin.block.namespace import own_mounts
 from installer_plugin.block.opener import Opening

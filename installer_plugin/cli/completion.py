@@ -77,7 +77,7 @@ def _default_stores() -> tuple[Path, ...]:
 
 
 def _image_names() -> tuple[str, ...]:
-    from installer_plugin.storage.source.image_names import image_names  # noqa: PLC0415
+    from installer_plugin.storage.source.stored_names import image_names  # noqa: PLC0415
 
     try:
         return image_names(_default_stores())

@@ -17,7 +17,7 @@ from installer_plugin.declarations.boot_units import (
     uses,
 )
 from installer_plugin.declarations.declaration import Declaration, Surroundings, stored_name
-from installer_plugin.declarations.image_service import image_service, image_services
+from installer_plugin.declarations.image_service_checks import image_service, image_services
 from installer_plugin.declarations.quadlet import QuadletUnit, unquote
 from installer_plugin.declarations.quadlet_checks import (
     dropped_directory,

@@ -1,1 +1,1 @@
-"""The steps of the recipe, one module each; none imports another."""
+"""The stages, one module each; none imports another. The recipe's steps call them."""

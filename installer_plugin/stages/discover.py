@@ -9,15 +9,15 @@ from pathlib import PurePosixPath
 
 from installer_plugin.declarations.boot_units import kind_of
 from installer_plugin.declarations.bootc_reader import read_as_bootc
-from installer_plugin.declarations.declaration import Declaration, OtherPodman, Surroundings
-from installer_plugin.declarations.default_stores import read_default_stores
-from installer_plugin.declarations.image_names import (
+from installer_plugin.declarations.claimed_names import (
     Claims,
     bootc_claims,
     claimed_names,
     disputed,
     store_names,
 )
+from installer_plugin.declarations.declaration import Declaration, OtherPodman, Surroundings
+from installer_plugin.declarations.default_stores import read_default_stores
 from installer_plugin.declarations.lint import lint
 from installer_plugin.declarations.quadlet import (
     SECTIONS,

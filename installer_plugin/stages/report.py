@@ -1,4 +1,4 @@
-"""Stage report: results as text for people and as JSON documents for programs; decides nothing."""
+"""Results as text for people and as JSON documents for programs; decides nothing."""
 
 from __future__ import annotations
 

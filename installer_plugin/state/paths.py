@@ -9,7 +9,7 @@ from installer_plugin.declared import configured
 from installer_plugin.model import SourceKind
 from installer_plugin.request import IMAGE_PREFIX, Request
 from installer_plugin.storage.base import TRANSPORTS
-from installer_plugin.storage.source.specs import parse_source_spec
+from installer_plugin.storage.source.store_option import parse_source_spec
 
 
 def with_absolute_paths(request: Request) -> Request:

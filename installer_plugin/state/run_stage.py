@@ -11,7 +11,7 @@ from installer_plugin.pipeline import DOING, Stage
 from installer_plugin.request import Context, Request, Work
 from installer_plugin.state import codec
 from installer_plugin.state.job import Job, Staged, out_of_order
-from installer_plugin.state.stages import STAGES
+from installer_plugin.state.single_stages import STAGES
 from installer_plugin.state.state_directory import StateDirectory
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.block.base import Key
-from installer_plugin.block.imageformat import convert_line, find_format, format_of
+from installer_plugin.block.disk_image_format import convert_line, find_format, format_of
 from installer_plugin.errors import BoundImagesError, ConfigError, HostError, InterruptedBySignal
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import (

@@ -18,7 +18,7 @@ from installer_plugin.stages.label import CHECK
 from installer_plugin.stages.verify import CHECKS
 from installer_plugin.storage.base import STORE_FORMS, EngineChoice
 from installer_plugin.storage.engine.direct_guards import Guard
-from installer_plugin.storage.source.specs import parse_source_spec
+from installer_plugin.storage.source.store_option import parse_source_spec
 from tests.support.documents import read, rows
 from tests.support.sources import SourceRootBuilder
 

@@ -20,7 +20,7 @@ from installer_plugin.model import DiffId, SourceKind
 from installer_plugin.storage.layer.proof import LayerClaim, Reading, prove_layer
 from installer_plugin.storage.layer.tar_header import HeaderReader
 from installer_plugin.storage.source.containers_conf import RegistriesConf
-from installer_plugin.storage.source.oci_layout import LayoutSource
+from installer_plugin.storage.source.layout_source import LayoutSource
 from installer_plugin.storage.source.searching import Searching
 from tests.support.commands import run, unshared
 from tests.support.crafted import Entry, layer_tar

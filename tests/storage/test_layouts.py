@@ -16,7 +16,7 @@ from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.searching import Searching
-from installer_plugin.storage.source.specs import open_sources, parse_source_spec
+from installer_plugin.storage.source.store_option import open_sources, parse_source_spec
 from tests.support.layouts import CONTAINERD_NAME, REF_NAME, Descriptor, Layout, image_id, named
 from tests.support.product import Lab, listing, records
 from tests.support.stores import make_store

@@ -14,7 +14,7 @@ from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.storage.source.containers_conf import RegistriesConf, load_registries_conf
 from installer_plugin.storage.source.local import open_local_stores, stored_manifests
 from installer_plugin.storage.source.searching import Searching
-from installer_plugin.storage.source.specs import open_sources, parse_source_spec
+from installer_plugin.storage.source.store_option import open_sources, parse_source_spec
 from installer_plugin.storage.store.manifests import digest_of, parse_config
 from installer_plugin.storage.store.records import (
     big_data_file_name,

@@ -11,7 +11,7 @@ from click.shell_completion import FishComplete
 from installer_plugin.block.partition_names import partition_names
 from installer_plugin.cli import completion, main
 from installer_plugin.errors import DataError
-from installer_plugin.storage.source.image_names import image_names
+from installer_plugin.storage.source.stored_names import image_names
 
 DISK = {"DEVTYPE": "disk", "DEVNAME": "vdz"}
 ROOT = {"DEVTYPE": "partition", "DEVNAME": "vdz2", "PARTN": "2", "PARTNAME": "root"}

@@ -1,4 +1,4 @@
-"""How our stages come into a bootc installation: while bootc copies, or after it ."""
+"""How our stages come into a bootc installation: while bootc copies, or after it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.boot_block import Unproven
 from installer_plugin.hosts.bootc.boot_entries import held_back
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, SkipSpelling, Verb
-from installer_plugin.hosts.bootc.disk_space import room_problems, system_bytes
+from installer_plugin.hosts.bootc.disk_room import room_problems, system_bytes
 from installer_plugin.hosts.bootc.entries_before import Before
 from installer_plugin.hosts.bootc.finalize import finalize, writable
 from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget

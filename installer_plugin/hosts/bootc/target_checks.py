@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from installer_plugin.block.base import ROOT_NAME, OpenOptions
-from installer_plugin.block.imageformat import require_raw
+from installer_plugin.block.disk_image_format import require_raw
 from installer_plugin.block.in_use import require_free, require_unattached
 from installer_plugin.block.luks import require_key
 from installer_plugin.block.root_finder import usual_node

@@ -15,7 +15,7 @@ from pathlib import Path
 from installer_plugin.errors import DataError, Problem
 from installer_plugin.files.rootfs import file_type
 from installer_plugin.storage.layer.file_copy import ATTRIBUTE_HINT, file_system_of
-from installer_plugin.storage.layer.metadata import OPAQUE_NAME, WHITEOUT_PREFIX
+from installer_plugin.storage.layer.metadata_check import OPAQUE_NAME, WHITEOUT_PREFIX
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_header import GLOBAL, Header, HeaderReader
 from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment

@@ -17,7 +17,7 @@ from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.crc64 import Crc64
 from installer_plugin.storage.layer.defects import Defect, Defects
-from installer_plugin.storage.layer.metadata import MetadataCheck
+from installer_plugin.storage.layer.metadata_check import MetadataCheck
 from installer_plugin.storage.layer.page_cache import forget
 from installer_plugin.storage.layer.tar_header import HeaderReader
 from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment, read_entries

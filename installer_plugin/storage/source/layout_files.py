@@ -37,12 +37,18 @@ class LayoutFiles(Protocol):
 
 
 def open_layout(kind: SourceKind, path: Path) -> LayoutFiles:
-    """The layout at *path*; nothing is read yet."""
-    if kind is SourceKind.OCI_ARCHIVE:
-        return _ArchivedLayout(path)
-    if kind is SourceKind.DOCKER_ARCHIVE:
-        return DockerArchive(path)
-    return _PlainDirectory(path) if kind is SourceKind.DIR else _LayoutDirectory(path)
+    """The layout at *path*; nothing is read yet. Raises RuntimeError for what is not a layout."""
+    match kind:
+        case SourceKind.OCI:
+            return _LayoutDirectory(path)
+        case SourceKind.OCI_ARCHIVE:
+            return _ArchivedLayout(path)
+        case SourceKind.DOCKER_ARCHIVE:
+            return DockerArchive(path)
+        case SourceKind.DIR:
+            return _PlainDirectory(path)
+        case _:
+            raise RuntimeError(f"{kind} is not a layout")
 
 
 class _Directory:

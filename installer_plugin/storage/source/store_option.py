@@ -13,8 +13,8 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import LAYOUTS, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import STORE_FORMS, ImageSource
+from installer_plugin.storage.source.layout_source import LayoutSource
 from installer_plugin.storage.source.local import open_local_stores
-from installer_plugin.storage.source.oci_layout import LayoutSource
 from installer_plugin.storage.source.searching import Searching
 from installer_plugin.storage.source.ssh import SshSource, parse_address
 from installer_plugin.storage.store.drivers import other_driver, way_out

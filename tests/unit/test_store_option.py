@@ -9,7 +9,7 @@ from installer_plugin.model import SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.searching import Searching
-from installer_plugin.storage.source.specs import SourceSpec, open_sources, parse_source_spec
+from installer_plugin.storage.source.store_option import SourceSpec, open_sources, parse_source_spec
 from tests.support.values import AMD64
 
 STORE = SourceKind.CONTAINERS_STORAGE

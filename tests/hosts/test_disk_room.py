@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.events import Events
-from installer_plugin.hosts.bootc.disk_space import system_bytes
+from installer_plugin.hosts.bootc.disk_room import system_bytes
 from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context, Request, Work
 from tests.support.images import ImageSources
