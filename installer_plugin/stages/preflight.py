@@ -178,7 +178,8 @@ def check_architecture(images: Sequence[ResolvedImage], machine: Platform) -> It
     for image in images:
         if image.platform is not None and not runs(machine, image.platform):
             reference = image.bound.reference
-            pull = f"podman pull --platform {machine} {reference}"
+            # Lists name a variant for few architectures: podman finds none that is asked for in vain.
+            pull = f"podman pull --platform {machine.os}/{machine.architecture} {reference}"
             yield Problem(
                 subject=reference,
                 where=str(image.bound.location),

@@ -374,6 +374,7 @@ def test_image_for_another_platform_is_refused_unless_that_is_wanted(
     done = lab.run("copy", root, lab.target, "--store", source, ok=4)
     assert f"is for {platform}, the OS image is for linux/amd64" in done.stderr
     assert "--allow-other-architecture" in done.stderr
+    assert f"podman pull --platform linux/amd64 {NAME}" in done.stderr
     assert listing(lab.target) == before
     allowed = {"BOUND_IMAGES_CHECK_ALLOW_OTHER_ARCHITECTURE": "1"}
     lab.run("check", root, "--store", source, env=allowed)
