@@ -1,8 +1,9 @@
 """Fixtures of the tests with disks."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 from pytest_subprocess import FakeProcess
@@ -25,11 +26,11 @@ def fp(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
     """Scripted programs; they have buffers in the place of pipes, which only `communicate` reads."""
     read_pipes = runner._said
 
-    def said(child: Any, stdin: bytes, until: float) -> tuple[bytes, bytes]:
+    def said(child: object, stdin: bytes, until: float) -> tuple[bytes, bytes]:
         if isinstance(child, FakePopen):
             out, err = child.communicate(stdin)
             return bytes(out or b""), bytes(err or b"")
-        return read_pipes(child, stdin, until)
+        return read_pipes(cast("subprocess.Popen[bytes]", child), stdin, until)
 
     monkeypatch.setattr(runner, "_said", said)
     return fp
