@@ -143,10 +143,12 @@ def _split_digest(text: str) -> tuple[str, str | None]:
     algorithm, _, digits = digest.partition(":")
     expected = _DIGEST_DIGITS.get(algorithm)
     if expected is None:
-        raise _wrong(text, len(rest) + 1, "no known digest", "sha256:, sha384: or sha512: and hex")
+        raise _wrong(
+            text, len(rest) + 1, "not a known digest", "sha256:, sha384: or sha512: and hex"
+        )
     if len(digits) != expected or not _HEX.fullmatch(digits):
         wanted = f"{expected} lower-case hex digits"
-        raise _wrong(text, len(rest) + 1, f"no {algorithm} digest", wanted)
+        raise _wrong(text, len(rest) + 1, f"not a {algorithm} digest", wanted)
     return rest, digest
 
 
@@ -157,7 +159,7 @@ def _split_tag(text: str, rest: str) -> tuple[str, str | None]:
         return rest, None
     tag = rest[colon + 1 :]
     if not _TAG.fullmatch(tag):
-        raise _wrong(text, colon + 1, "no tag", "1 to 128 letters, digits, '_', '.' and '-'")
+        raise _wrong(text, colon + 1, "not a tag", "1 to 128 letters, digits, '_', '.' and '-'")
     return rest[:colon], tag
 
 
@@ -171,7 +173,7 @@ def _split_domain(text: str, name: str) -> tuple[str | None, str]:
         _require_path(text, name, 0)
         return None, name
     if not _DOMAIN.fullmatch(first):
-        raise _wrong(text, 0, "no registry host", "letters, digits, '.' and '-', maybe a port")
+        raise _wrong(text, 0, "not a registry host", "letters, digits, '.' and '-', maybe a port")
     _require_path(text, path, len(first) + 1)
     return first, path
 
@@ -179,12 +181,12 @@ def _split_domain(text: str, name: str) -> tuple[str | None, str]:
 def _require_path(text: str, path: str, at: int) -> None:
     for component in path.split("/"):
         if not _PATH_COMPONENT.fullmatch(component):
-            seen = "not lower-case" if component != component.lower() else "no name component"
+            seen = "not lower-case" if component != component.lower() else "not a name component"
             expected = "lower-case letters and digits, '.', '_' or dashes between them"
             raise _wrong(text, at, seen, expected)
         at += len(component) + 1
 
 
 def _wrong(text: str, at: int, seen: str, expected: str) -> ValueError:
-    part = re.split(r"[/@]" if seen.startswith("no ") else "/", text[at:], maxsplit=1)[0]
+    part = re.split(r"[/@]" if seen.startswith("not a ") else "/", text[at:], maxsplit=1)[0]
     return ValueError(f"{text!r}: {part!r} at character {at + 1} is {seen}, expected {expected}")

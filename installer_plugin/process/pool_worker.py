@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from installer_plugin.errors import DataError, caught
+from installer_plugin.errors import DataError
 
 REPORT_SECONDS = 0.2
 """Shortest time between two reports of progress."""
@@ -73,9 +73,6 @@ def work_off(share: Share, tell: Tell) -> None:
             result = job.run(_Meter(index, tell))
         except (OSError, DataError) as error:
             tell(Failed(error))
-            return
-        except Exception as error:  # noqa: BLE001 - the door of this program
-            tell(Failed(caught(error)))
             return
         tell(Ended(index, result))
 

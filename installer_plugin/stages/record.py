@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,12 +73,15 @@ def receipt_problems(places: Sequence[Path]) -> Iterator[Problem]:
 def _folder_fault(folder: Path) -> str:
     """Why no file can be made in *folder*; empty when one can. A file without a name tries it out."""
     try:
-        os.close(os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            # This file system knows none without a name.
+            Path(tempfile.mkdtemp(prefix=".", dir=folder)).rmdir()
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            return f"{folder}: {error.strerror}"
-        if not os.access(folder, os.W_OK):
-            return f"{folder}: not writable"
+        return f"{folder}: {error.strerror}"
     return ""
 
 

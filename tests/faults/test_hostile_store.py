@@ -367,6 +367,10 @@ def _names_the_place(error: str, hostile: Hostile) -> bool:
     return any(place in error for place in places)
 
 
+ROLLED_BACK = frozenset(("layer key climbs", "layer keys without end"))
+"""What is seen while layers are taken over: the store is brought back, byte for byte, to what it held."""
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_hostile_store_is_refused_before_anything_is_changed(
     jobs: Jobs, template: Path, hostile: Hostile, attack: str
@@ -375,14 +379,15 @@ def test_hostile_store_is_refused_before_anything_is_changed(
     run(("cp", "--archive", template, physical))
     ATTACKS[attack](hostile)
     job = jobs(APP, at=physical, images=hostile.images)
-    target, outside = listing(job.store), listing(hostile.outside)
+    times = attack not in ROLLED_BACK
+    target, outside = listing(job.store, times=times), listing(hostile.outside)
     done = _limited(job)
     assert done.returncode in EXPECTED.get(attack, REFUSED), (done.returncode, done.stderr)
     if done.returncode == 0:
         job.verify()
         return
     assert _names_the_place(done.stderr[done.stderr.index("error: ") :], hostile), done.stderr
-    assert listing(job.store) == target
+    assert listing(job.store, times=times) == target
     if "--engine auto" in done.stderr:
         # What skopeo makes of it is made again, through the store's own code, and is proven.
         job = replace(job, engine="auto")
@@ -469,7 +474,8 @@ def test_hostile_layer_is_never_proven_and_leads_nowhere(
     run(("cp", "--archive", template, physical))
     LAYERS[attack](hostile)
     job = jobs(APP, at=physical, images=hostile.images, engine=engine)
-    target, outside = listing(job.store), listing(hostile.outside)
+    times = attack not in ROLLED_BACK
+    target, outside = listing(job.store, times=times), listing(hostile.outside)
     done = _limited(job)
     if engine == "direct":  # what it copies leads nowhere, and verification finds it
         assert done.returncode in (*REFUSED, 6), (done.returncode, done.stderr)

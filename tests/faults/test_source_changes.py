@@ -131,7 +131,8 @@ def test_image_that_goes_between_the_checks_and_the_copy(
             path.write_text(json.dumps(kept))
         copy.send(signal.SIGCONT)
         code = copy.wait()
-    assert code == 5, copy.output
+    # Where it goes while the source's layers are examined, nothing was touched yet.
+    assert code == (5 if "copy: " in copy.output else 4), copy.output
     assert "has gone from" in copy.output
     assert f"podman pull {APP}" in copy.output
     assert job.listed() == []

@@ -480,15 +480,20 @@ def test_date_that_is_none_is_wrong_usage_before_anything_is_copied(
     assert list(lab.target.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["absent/r.json", "file/r.json", "folder", "/proc/r.json"])
+@pytest.mark.parametrize("place", ["absent/r.json", "file/r.json", "/proc/r.json"])
 def test_receipt_that_cannot_be_written_is_known_before_anything_is_copied(
     place: str, root: Path, lab: Lab
 ) -> None:
     (lab.directory / "file").touch()
-    (lab.directory / "folder").mkdir()
     receipt = lab.directory / place
     done = lab.run("copy", root, lab.target, "--receipt", receipt, ok=4)
     assert f"error: {receipt}: the receipt cannot be written" in done.stderr
+    assert list(lab.target.iterdir()) == []
+
+
+def test_receipt_that_is_a_directory_is_wrong_usage(root: Path, lab: Lab) -> None:
+    done = lab.run("copy", root, lab.target, "--receipt", lab.directory, ok=2)
+    assert f"'{lab.directory}' is a directory" in done.stderr
     assert list(lab.target.iterdir()) == []
 
 

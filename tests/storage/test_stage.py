@@ -420,11 +420,12 @@ def test_phases_install_and_hooks_see_what_is_known(
 
 
 def test_stage_that_a_hook_replaces_by_the_command_is_recorded_as_ours(
-    installation: Installation, line: Line, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, line: Line
 ) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     source = REPOSITORY / "hooks/bootc/post-install.d/20-copy"
-    script = source.read_text().replace("exec ", "exec unshare --mount ")
+    # Hooks have a PATH of their own, in which this environment is not.
+    where = f"PATH={Path(sys.executable).parent}:$PATH\n"
+    script = source.read_text().replace("exec ", f"{where}exec unshare --mount ")
     installation.hooked("20-copy").write_text(script)
     installation.run(*PHASES)
     assert {image["engine"] for image in _receipt(line.lab.target)["images"]} == {"direct"}

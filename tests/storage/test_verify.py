@@ -689,9 +689,9 @@ RECORD_DAMAGE: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "sqlite-empty": (
         lambda c: _sqlite(c, "CREATE TABLE DBConfig (GraphRoot TEXT)"), "", "has no row in DBConfig"
     ),
-    "sqlite-other-table": (lambda c: _sqlite(c, "CREATE TABLE x (y)"), "", "no database of podman"),
-    "sqlite-endless": (lambda c: _sqlite(c, _ENDLESS), "", "no database of podman: interrupted"),
-    "sqlite-garbage": (lambda c: _write(c, "db.sql", "garbage" * 999), "", "no database of podman"),
+    "sqlite-other-table": (lambda c: _sqlite(c, "CREATE TABLE x (y)"), "", "not a database of podman"),
+    "sqlite-endless": (lambda c: _sqlite(c, _ENDLESS), "", "not a database of podman: interrupted"),
+    "sqlite-garbage": (lambda c: _write(c, "db.sql", "garbage" * 999), "", "not a database of podman"),
     "bolt-of-another-place": (lambda c: _bolt(c, "/mnt/x"), "", "ties the store to another path"),
 }  # fmt: skip
 

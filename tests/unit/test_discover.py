@@ -428,7 +428,7 @@ BAD_UNITS: dict[str, tuple[Mapping[str, str], str, str]] = {
     ),
     "specifier": ({"u.image": "[Image]\nImage=q.io/%n\n"}, "the specifier '%n'", "u.image:2"),
     "lone percent": ({"u.image": "[Image]\nImage=q.io/x%\n"}, "a lone %", "u.image:2"),
-    "percent in a name": ({"u.image": "[Image]\nImage=q.io/%%x\n"}, "no name comp", "u.image:2"),
+    "percent in a name": ({"u.image": "[Image]\nImage=q.io/%%x\n"}, "not a name comp", "u.image:2"),
     "auth file": (
         {"u.image": "[Image]\nAuthFile=/x\nImage=q.io/x\n"}, "AuthFile= is set", "u.image:2",
     ),

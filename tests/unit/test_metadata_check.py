@@ -445,7 +445,7 @@ def test_hostile_names_in_the_stream(tmp_path: Path, name: str) -> None:
     (layer.diff / "a").mkdir()
     ((path, message),) = layer.defects()
     assert not path
-    assert "is no " in message
+    assert "is not a " in message
 
 
 def _tree_behind_a_link(layer: Handmade) -> None:
