@@ -14,7 +14,6 @@ from tests.support.debian import DebianRoot, Suite, cached_root
 from tests.support.images import REPOSITORY
 
 SUITES = ["bookworm", "trixie", pytest.param("sid", marks=pytest.mark.moving)]
-SINGLE_FILE = REPOSITORY / "packaging/build-single-file"
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +49,9 @@ def test_package_is_the_same_bytes_from_its_source_package(built: Path, tmp_path
 def packages(
     built: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Path]]:
-    """The package, the wheel and, where the tree can build it, the single file, in one directory."""
+    """The package and the wheel, in one directory."""
     directory = tmp_path_factory.mktemp("packages")
     files = [Path(shutil.copy(file, directory)) for file in (one(built, "*.deb"), wheel)]
-    if SINGLE_FILE.exists():
-        run((sys.executable, SINGLE_FILE, directory / "bootc-bound-images"))
-        files.append(directory / "bootc-bound-images")
     yield files
     shutil.rmtree(directory)
 

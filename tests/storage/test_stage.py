@@ -423,8 +423,9 @@ def test_stage_that_a_hook_replaces_by_the_command_is_recorded_as_ours(
     installation: Installation, line: Line
 ) -> None:
     source = REPOSITORY / "hooks/bootc/post-install.d/20-copy"
-    # Hooks have a PATH of their own, in which this environment is not.
-    where = f"PATH={Path(sys.executable).parent}:$PATH\n"
+    # Hooks have an environment of their own: neither this PATH nor this store is in it.
+    store = [f"export {name}={value}" for name, value in line.lab.source.env.items()]
+    where = "\n".join((*store, f"PATH={Path(sys.executable).parent}:$PATH", ""))
     script = source.read_text().replace("exec ", f"{where}exec unshare --mount ")
     installation.hooked("20-copy").write_text(script)
     installation.run(*PHASES)

@@ -234,7 +234,10 @@ class Run:
             if outcome and outcome.exit_code:
                 raise _failure(outcome) from error
             raise
-        if Outcome.load(self.folder) is None:
+        outcome = Outcome.load(self.folder)
+        if outcome and outcome.exit_code:
+            raise _failure(outcome)  # a bootc that only warns of it
+        if outcome is None:
             raise HostError.of(
                 "bootc install",
                 "ended well without having asked for the bound images",
@@ -271,12 +274,17 @@ class Run:
             workers=self.work.request.jobs,
             proven=frozenset() if self.asked.verify_again else known,
         )
-        request = replace(self.work.request, source=TARGET_ITSELF, target=target, receipts=())
+        request = replace(
+            self.work.request, source=TARGET_ITSELF, target=target, receipts=(), lock=None
+        )
         also = expected_of_resolved(found.images)
         try:
             images = verify_target(self.work.asking(request), also, options)
         except (ConfigError, TokenError) as error:
-            if found.mode.when is not When.DURING:
+            proven = {each.image_id for each in before if CONTENT in each.checks}
+            if found.mode.when is not When.DURING or not proven.issuperset(
+                image.image_id for image in found.images
+            ):
                 raise
             said = f"proven while bootc held it, and could not be opened again: {error}"
             self.work.events.warn(STAGE, f"{target}: {said}")
