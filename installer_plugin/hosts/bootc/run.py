@@ -138,10 +138,9 @@ class Run:
 
     def _approved(self) -> tuple[ResolvedImage, ...]:
         """What was found before bootc; looked for here where hooks stand in for our stages."""
-        known = Job(self.state, self.work, own=True).known()
-        return (
-            check(self.work.telling(Events())).images if known.resolution is None else known.images
-        )
+        if self.state.has(Stage.PREFLIGHT):
+            return Job(self.state, self.work, own=True).known().images
+        return check(self.work.telling(Events())).images
 
     def look(self, *, can_run_shim: bool) -> Found:
         """The images, and the way to take for them; says which and why. Raises PreflightError."""
