@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.commands import Argv, run, unshared
+from tests.support.commands import Argv, unshared
 from tests.support.crafted import Entry, layer_tar, write_layout
 from tests.support.product import COMMAND, product
-from tests.support.stores import Store, make_store
+from tests.support.stores import Store, copy_store, make_store
 
 SMALL = "localhost/small:1"
 """One layer of a few bytes."""
@@ -57,9 +57,7 @@ class Images:
 
     def copied_to(self, base: Path) -> "Images":
         """A store of the same content that a test may damage."""
-        store = make_store(base)
-        run(("cp", "--archive", f"{self.root}/.", store.root))
-        return Images(store=store, archive=self.archive)
+        return Images(store=copy_store(self.root, base), archive=self.archive)
 
 
 def large_images() -> dict[str, list[bytes]]:

@@ -26,7 +26,7 @@ from tests.support.commands import run, unshared
 from tests.support.crafted import Entry, layer_tar
 from tests.support.layouts import LAYER, OCI, Layout, named
 from tests.support.product import records
-from tests.support.stores import Store, make_store
+from tests.support.stores import Store, copy_store, make_store
 from tests.support.values import AMD64
 
 FEW = settings(
@@ -300,8 +300,7 @@ def test_layer_that_is_proven_is_one_that_podman_saves(
     """Whatever stands in a tar-split file: a proof that holds is never a layer that podman cannot read."""
     base = tmp_path / "judged"
     shutil.rmtree(base, ignore_errors=True)
-    store = make_store(base)
-    run(("cp", "--archive", f"{template.root}/.", store.root))
+    store = copy_store(template.root, base)
     file, lines = _lines(store.root)
     change(lines)
     file.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))

@@ -17,10 +17,10 @@ from installer_plugin.storage.source.local import open_local_stores, stored_mani
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.locks import LOCK_FILES
 from installer_plugin.storage.store.target_store import TargetStore, prepare
-from tests.support.commands import run, unshared
+from tests.support.commands import unshared
 from tests.support.images import ImageSources
 from tests.support.product import Lab, records
-from tests.support.stores import Store, make_store
+from tests.support.stores import Store, copy_store
 from tests.support.values import bound
 from tests.unit.test_locks import Other
 
@@ -28,11 +28,7 @@ from tests.unit.test_locks import Other
 @pytest.fixture
 def source(image_sources: ImageSources, tmp_path: Path) -> Store:
     """A store of our own, for others to write to."""
-    store = make_store(tmp_path / "source")
-    run(("cp", "--archive", f"{image_sources.store.root}/.", store.root))
-    # Its database would send podman to the store that this is a copy of.
-    run(("rm", "--recursive", store.root / "libpod"))
-    return store
+    return copy_store(image_sources.store.root, tmp_path / "source")
 
 
 @pytest.fixture

@@ -112,3 +112,15 @@ def make_store(base: Path, *, additional: Sequence[Path] = (), registry: str = "
         f'unqualified-search-registries = []\nshort-name-mode = "enforcing"\n{insecure}'
     )
     return store
+
+
+def copy_store(original: Path, base: Path) -> Store:
+    """Make a store at `base` with everything that is in another one, for a test to change.
+
+    podman's own state names the graph root that it was made for, and podman believes it more than
+    storage.conf: with it, what a test does to the copy would be done to the original.
+    """
+    store = make_store(base)
+    run(("cp", "--archive", f"{original}/.", store.root))
+    run(("rm", "--recursive", "--force", store.root / "libpod", store.root / "db.sql"))
+    return store
