@@ -22,11 +22,13 @@ class Phase(StrEnum):
 
 VERIFY_STAGE = "50-verify"
 """Without it nothing is proven."""
+RECORD_STAGE = "60-record"
+"""Without it no receipt is written."""
 OUR_STAGES: Mapping[Phase, tuple[str, ...]] = MappingProxyType(
     {
         Phase.PRE_INSTALL: ("10-discover", "20-resolve", "30-preflight"),
         Phase.POST_INSTALL: ("20-copy", "30-label"),
-        Phase.VERIFY: (VERIFY_STAGE, "60-record"),
+        Phase.VERIFY: (VERIFY_STAGE, RECORD_STAGE),
         Phase.CLEANUP: (),
     }
 )

@@ -92,6 +92,19 @@ def record(receipt: Receipt, places: Sequence[Path]) -> str:
     return text
 
 
+def remove_receipt(place: Path) -> bool:
+    """Remove the receipt of an earlier run at *place*; whether there was one. Raises CopyError."""
+    try:
+        place.unlink()
+        sync_directory(place.parent)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        message = f"the receipt of an earlier installation cannot be removed: {error.strerror}"
+        raise CopyError.of(str(place), message, hint=HINT) from error
+    return True
+
+
 def write_receipt(text: str, places: Sequence[Path]) -> None:
     """Write the text of a receipt to all *places*, each atomically; raises CopyError."""
     for place in places:

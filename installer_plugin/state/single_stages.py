@@ -26,7 +26,6 @@ from installer_plugin.storage.store.graph_root import (
     RECORDS_LIMIT,
     GraphRoot,
 )
-from installer_plugin.storage.store.rollback import forget
 from installer_plugin.storage.store.target_store import TargetStore
 
 
@@ -122,8 +121,6 @@ def _record(job: Job) -> Staged:
     document = job.document(Stage.RECORD, [])
     if not job.state.has(Stage.VERIFY):
         job.work.events.warn("record", "nothing was verified, so no receipt is written")
-        # The installation goes on with what is there: a later one must not undo it.
-        forget(target)
         return Staged("no receipt: nothing was verified", document)
     proof = job.state.read(Stage.VERIFY).data
     if not proof.get("images"):

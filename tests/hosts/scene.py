@@ -61,6 +61,7 @@ def bind(root: Path, *images: str) -> None:
     for number, image in enumerate(images):
         (folder / f"{number}.image").write_text(unit(image))
         link = root / f"usr/lib/bootc/bound-images.d/{number}.image"
+        link.unlink(missing_ok=True)
         link.symlink_to(f"/usr/share/containers/systemd/{number}.image")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from installer_plugin.hooks.directories import hook_directories
-from installer_plugin.hooks.phases import Phase
+from installer_plugin.hooks.phases import RECORD_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, plans, require_allowed
 from installer_plugin.hooks.running import (
     TIMEOUT_SECONDS,
@@ -18,9 +18,12 @@ from installer_plugin.hooks.running import (
     run_phase,
 )
 from installer_plugin.opening import require_target
+from installer_plugin.pipeline import Stage
 from installer_plugin.request import Context, Request
+from installer_plugin.stages.record import remove_receipt
 from installer_plugin.state.run_stage import hook_state, note_overridden, stage_calls
 from installer_plugin.state.state_directory import StateDirectory
+from installer_plugin.storage.store.rollback import forget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,27 @@ class Phases:
         """Run *phase*; raises what its stages raise, and HostError for a hook."""
         calls = stage_calls(self._state, self._context)
         run_phase(self.plans[phase], calls, self._surroundings())
+        if phase is Phase.VERIFY:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Leave nothing on the target that speaks of what was there before, whatever hooks stand in for.
+
+        A later run must neither go back to that, nor be held to its receipt.
+        """
+        request = self._state.read_request()
+        if request is None or request.target is None or request.dry_run:
+            return
+        target = require_target(request)
+        forget(target)
+        by_hook = any(
+            each.name == RECORD_STAGE and each.file and not each.masked
+            for each in self.plans[Phase.VERIFY].hooks
+        )
+        written = by_hook or (self._state.has(Stage.RECORD) and self._state.has(Stage.VERIFY))
+        if not written and remove_receipt(target.receipt):
+            message = f"{target.receipt}: the receipt of an earlier installation is removed"
+            self._context.events.warn(Stage.RECORD, f"{message}, this one has written none")
 
     @contextmanager
     def cleaned_up(self) -> Iterator[None]:
