@@ -16,6 +16,7 @@ from installer_plugin.declarations.reference import find_image_id, parse_referen
 from installer_plugin.declared import configured, source_directory
 from installer_plugin.errors import (
     BoundImagesError,
+    ConfigError,
     DataError,
 )
 from installer_plugin.events import Event, Events, Step, Warned
@@ -43,6 +44,10 @@ FILE_LIMIT = 16 << 20
 """Bytes of a lock file or receipt."""
 
 
+class UnopenedError(ConfigError):
+    """A target cannot be opened with what the caller has given; what is on it nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Retelling:
     """Passes events on, with paths on a disk as the user would say them."""
@@ -68,7 +73,12 @@ def on_target(work: Work) -> Iterator[tuple[Work, OpenedTarget | None]]:
     if request.target is None:
         yield work, None
         return
-    with open_target(request.target, work.opening, work.runner, work.events) as target:
+    with ExitStack() as stack:
+        opening = open_target(request.target, work.opening, work.runner, work.events)
+        try:
+            target = stack.enter_context(opening)
+        except ConfigError as error:
+            raise UnopenedError(*error.problems) from error
         inner = work.asking(replace(request, target=target.physical_root))
         try:
             yield inner.telling(Events([_Retelling(target, work.events)])), target

@@ -7,8 +7,9 @@ import pytest
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.storage.store.rollback import NOTE
 from tests.faults.scene import APP, SMALL
-from tests.hosts.scene import RECEIPT, STORE, Scene, bind, receipt, stored_names
+from tests.hosts.scene import RECEIPT, Scene, bind, receipt, stored_names
 from tests.support.disks import LoopFsFactory
+from tests.support.product import STORE
 
 pytestmark = pytest.mark.real
 

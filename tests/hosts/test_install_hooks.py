@@ -11,7 +11,7 @@ from installer_plugin.hooks.directories import FOLDER
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.process.procfs import lives
 from tests.faults.scene import APP, SMALL
-from tests.hosts.scene import Scene, bind, can_boot, edges, note, set_aside
+from tests.hosts.scene import RECEIPT, Scene, bind, can_boot, edges, note, set_aside
 
 pytestmark = pytest.mark.real
 
@@ -122,6 +122,18 @@ def test_hook_in_the_place_of_our_copying_is_held_to_what_it_leaves(
     done = hooked.install(inside=inside, ok=6)
     assert APP in done.stderr
     assert_held_back(hooked, "localhost/app:1")
+
+
+@WAYS
+def test_receipt_that_a_hook_leaves_damaged_fails_the_installation(
+    hooked: Scene, *, inside: bool
+) -> None:
+    """Also where what was proven before would do for a disk that cannot be opened again."""
+    place = f"$BOUND_IMAGES_TARGET/{RECEIPT}"
+    hooked.hooks("60-record", f"echo nonsense >{place}", phase=Phase.VERIFY)
+    done = hooked.install(inside=inside, ok=2)
+    assert f"error: {hooked.disk}:/{RECEIPT}" in done.stderr
+    assert_held_back(hooked, "is not JSON")
 
 
 @WAYS

@@ -40,6 +40,7 @@ from installer_plugin.hosts.bootc.target_checks import require_opening, require_
 from installer_plugin.hosts.bootc.watchdog import Guard, close_abandoned, guarding
 from installer_plugin.image_json import parse_verified
 from installer_plugin.model import ResolvedImage, VerifiedImage
+from installer_plugin.opening import UnopenedError
 from installer_plugin.pipeline import Stage, check, verify_target
 from installer_plugin.process.foreign_texts import last_error_of_bootc
 from installer_plugin.process.runner import Command, CommandError
@@ -279,7 +280,7 @@ class Run:
         also = expected_of_resolved(found.images)
         try:
             images = verify_target(self.work.asking(request), also, options)
-        except (ConfigError, TokenError) as error:
+        except (UnopenedError, TokenError) as error:
             proven = {each.image_id for each in before if CONTENT in each.checks}
             if found.mode.when is not When.DURING or not proven.issuperset(
                 image.image_id for image in found.images
