@@ -11,7 +11,7 @@ import pytest
 
 from installer_plugin.hosts.bootc.finalize import FREEZE
 from tests.faults.scene import APP, SMALL
-from tests.hosts.scene import TO_DISK, Scene, bind, edges, make_disk, partitions, unit
+from tests.hosts.scene import STANDIN, TO_DISK, Scene, bind, edges, make_disk, partitions, unit
 from tests.support.commands import run
 from tests.support.crafted import Entry, layer_tar, write_layout
 from tests.support.disks import LoopFsFactory
@@ -59,6 +59,28 @@ def test_missing_image_and_bootc_alone(full: Scene) -> None:
     alone = full.bootc(*TO_DISK, "--bound-images=stored", full.disk, ok=1)
     assert f"resolving bound image {ABSENT}" in alone.stderr
     assert "precious" not in partitions(full.disk)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["during", "after"])
+def test_labels_that_nothing_can_set_are_known_before(
+    full: Scene, tmp_path: Path, *, inside: bool
+) -> None:
+    bind(full.container, APP)
+    policy = full.container / "usr/etc/selinux/mine/contexts/files"
+    policy.mkdir(parents=True)
+    (policy / "file_contexts").write_text("/.* system_u:object_r:default_t:s0\n")
+    config = "SELINUX=enforcing\nSELINUXTYPE=mine\n"
+    (full.container / "usr/etc/selinux/config").write_text(config)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for folder in ("/usr/bin", "/usr/sbin", "/bin", "/sbin"):
+        for tool in Path(folder).iterdir():
+            if tool.name != "setfiles" and not (tools / tool.name).is_symlink():
+                (tools / tool.name).symlink_to(tool)
+    with untouched(full.disk):
+        done = full.install(inside=inside, ok=4, env={"PATH": f"{STANDIN}:{tools}"})
+    assert "error: setfiles (" in done.stderr
+    assert "not found in PATH; the SELinux policy mine has to be applied" in done.stderr
 
 
 def test_every_problem_is_told_at_once(full: Scene) -> None:
