@@ -23,7 +23,7 @@ STAGE = "retract"
 def retracted_if_refuted(
     images: Sequence[CopiedImage], target: TargetStore, events: Events
 ) -> Iterator[None]:
-    """Take back what the run that copied *images* has added, when the body refutes one of them.
+    """Take back what the run that copied *images* has added, when the body refutes anything.
 
     The error goes on. What cannot be taken back is a warning: the error says what matters. An image
     that was there before is left as it is, also when it is refuted. Raises OSError when the target is
@@ -33,14 +33,13 @@ def retracted_if_refuted(
         yield
     except VerificationError as error:
         subjects = {problem.subject for problem in error.problems}
-        refuted = [image for image in images if image.resolved.bound.reference in subjects]
-        if refuted:
-            _take_back(refuted, target, events)
+        _take_back([i for i in images if i.resolved.bound.reference in subjects], target, events)
         raise
     forget(target)
 
 
 def _take_back(refuted: Sequence[CopiedImage], target: TargetStore, events: Events) -> None:
+    """*refuted* may be empty: a label or the store itself can be what is wrong."""
     added = {
         image.resolved.image_id: image.resolved.bound.reference
         for image in refuted
@@ -58,8 +57,7 @@ def _take_back(refuted: Sequence[CopiedImage], target: TargetStore, events: Even
         elif added:
             _remove(added, target, events)
     except (DataError, OSError) as error:
-        names = ", ".join(image.resolved.bound.reference for image in refuted)
-        events.warn(STAGE, f"{names}: not what was copied, and cannot be removed again: {error}")
+        events.warn(STAGE, f"{target.graph_root} cannot be brought back to what it was: {error}")
 
 
 def _remove(refuted: Mapping[ImageId, str], target: TargetStore, events: Events) -> None:

@@ -94,12 +94,16 @@ class Job:
         return tuple(self._parsed(stage, parse_resolved))
 
     def copied_by_hook(self) -> tuple[CopiedImage, ...]:
-        """What a hook that stands in for stage copy was to copy; raises ConfigError."""
+        """What a hook that stands in for stage copy was to copy; raises ConfigError.
+
+        Nobody has looked at the store before the hook: all of it counts as having been there, so that
+        nothing is removed that is not this run's.
+        """
         if self.planned is None:
             raise out_of_order(Stage.VERIFY, Stage.RESOLVE)
         engine = f"hook {self.state.overridden().get(Stage.COPY, '')}".strip()
         return tuple(
-            CopiedImage(resolved=image, engine=engine, already_there=False)
+            CopiedImage(resolved=image, engine=engine, already_there=True)
             for image in self._resolved(self.planned)
         )
 

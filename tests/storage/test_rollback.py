@@ -211,3 +211,26 @@ def test_refuted_second_run_leaves_the_proven_target_as_it_was(
     scene.lab.run(*scene.argv, ok=6, env=_lying_tool(scene, tmp_path / "bin"))
     _assert_unharmed(scene, before)
     _assert_second_run_succeeds(scene)
+
+
+@pytest.mark.parametrize("scene", [CASES[0]], indirect=True)
+def test_second_run_whose_labels_are_refuted_leaves_the_proven_target_as_it_was(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """No image is wrong, and none of the new ones stays all the same."""
+    contexts = scene.root / "etc/selinux/mine/contexts/files"
+    contexts.mkdir(parents=True)
+    (contexts / "file_contexts").write_text("/.* system_u:object_r:container_ro_file_t:s0\n")
+    (scene.root / "etc/selinux/config").write_text("SELINUX=enforcing\nSELINUXTYPE=mine\n")
+    before = scene.listed()
+    lying = tmp_path / "bin/setfiles"
+    lying.parent.mkdir()
+    real = shutil.which("setfiles")
+    lying.write_text(f'#!/bin/sh\ncase " $* " in *" -n "*) exec {real} "$@" ;; esac\n')
+    lying.chmod(0o755)
+    path = {"PATH": f"{lying.parent}:{os.environ['PATH']}"}
+    failed = scene.lab.run(*scene.argv, ok=6, env=path)
+    assert "has the label" in failed.stderr
+    assert "is again as it was before" in failed.stderr
+    _assert_unharmed(scene, before)
+    _assert_second_run_succeeds(scene)
