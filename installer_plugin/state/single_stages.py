@@ -29,11 +29,13 @@ from installer_plugin.storage.store.graph_root import (
 from installer_plugin.storage.store.target_store import TargetStore
 
 
-def _taken(job: Job, stage: Stage, known: Known | None = None) -> Known:
-    """What is known when the step of *stage* has been taken; raises every problem that is known."""
+def _taken(job: Job, *stages: Stage, known: Known | None = None) -> Known:
+    """What is known when the steps of *stages* have been taken; raises every problem that is known."""
+    known = known or job.known()
     with Opened(job.work) as opened:
-        known = RECIPE[stage](job.work, opened, known or job.known())
-    known.require_clear()
+        for stage in stages:
+            known = RECIPE[stage](job.work, opened, known)
+            known.require_clear()
     return known
 
 
@@ -99,9 +101,8 @@ def _verify(job: Job) -> Staged:
     """What is expected comes from the declarations and from what was to be copied."""
     target = job.target(Stage.VERIFY)
     known = _with_copied(job)
-    if known.discovered is None:
-        known = _taken(job, Stage.DISCOVER, known)
-    known = _taken(job, Stage.VERIFY, known)
+    missing = (Stage.DISCOVER,) if known.discovered is None else ()
+    known = _taken(job, *missing, Stage.VERIFY, known=known)
     if not known.verified:
         return Staged(report.NOTHING, job.document(Stage.VERIFY, []))
     job.state.write_receipt(dump_receipt(receipt_of(job.work, known)))
