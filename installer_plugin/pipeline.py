@@ -20,6 +20,7 @@ from installer_plugin.model import CopiedImage, Expected, Finding, ResolvedImage
 from installer_plugin.opening import Opened, on_target, require_target
 from installer_plugin.request import TARGET_ITSELF, Work
 from installer_plugin.stages.record import pair
+from installer_plugin.stages.report import undeclared_text
 from installer_plugin.stages.verify import VerifyOptions
 from installer_plugin.steps import (
     Known,
@@ -151,20 +152,23 @@ def verify_target(
     """Read a finished target again; empty when its deployments declare no bound images at all.
 
     What to expect comes from its deployments, its receipt, a lock file and ``--source``, whichever
-    there are, and from *also*. Without any of them there is nothing to prove, which is an error of the
+    there are, and from *also*. What its receipt lists and no deployment declares any more is named, and
+    not expected. Without any of them there is nothing to prove, which is an error of the
     caller. Nothing is written, not even by the journal of a disk's file system.
     """
     with on_target(work.read_only()) as (inner, disk), Opened(inner, disk) as opened:
         target = require_target(inner.request)
         source = None if inner.request.source == TARGET_ITSELF else opened
         with configured():
-            expected = demands_of(target, inner.request, source, also)
+            demands = demands_of(target, inner.request, source, also)
             policy = policy_for(target, source)
-        if not expected:
+        if demands.undeclared:
+            inner.events.step(Stage.VERIFY, undeclared_text(demands.undeclared))
+        if not demands.expected:
             if inner.request.require_bound_images:
                 raise nothing_bound(str(target.physical_root))
             return ()
-        images = prove(inner, expected, policy, options)
+        images = prove(inner, demands.expected, policy, options)
         shown = disk.shown if disk else str
         return tuple(replace(image, where=shown(image.where)) for image in images)
 

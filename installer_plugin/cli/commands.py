@@ -107,14 +107,15 @@ def _copy_text(outcome: pipeline.Finished) -> str:
 )  # fmt: skip
 @click.option(
     "--receipt", type=opt.FILE, multiple=True, metavar="FILE",
-    help="Expect what this receipt lists, instead of the target's own receipt.",
+    help="Expect all that this receipt lists, in place of the target's own.",
 )  # fmt: skip
 @options(opt.store, opt.lock, opt.backend, opt.jobs, *opt.disk)
 def verify(source: str, **given: Unpack[Given]) -> None:
     """Read a finished TARGET again and prove or refute it.
 
     TARGET is a directory, a disk or a raw image of one. Which images it must hold is read from its
-    deployments, its receipt and the options. podman is not needed.
+    deployments and the options; its receipt adds the digests of what is still declared, and counts
+    whole where there is no deployment. podman is not needed.
     """
     output = _output(given)
 

@@ -85,6 +85,13 @@ def verified_text(images: Sequence[VerifiedImage], target: str) -> str:
     return table(("IMAGE ID", "LAYERS", "SIZE", "IMAGE"), rows) + f"\n{proof}"
 
 
+def undeclared_text(references: Sequence[str]) -> str:
+    """What a target's receipt lists and its deployments do not."""
+    them = "it" if len(references) == 1 else "them"
+    said = f"{counted(len(references), 'image')} of the receipt not expected"
+    return f"{said}, since no deployment declares {them}: {', '.join(references)}"
+
+
 def locked_text(count: int, file: str) -> str:
     """How many bound images a lock file has."""
     return f"{counted(count, 'bound image')} locked in {file}"

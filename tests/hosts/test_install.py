@@ -340,14 +340,26 @@ def test_unified_kernel_image_means_composefs_only_where_bootc_looks(
     scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
     bind(scene.container, SMALL)
     make_disk(scene.disk, 4 << 30)
-    (scene.container / "usr/lib/modules" / osroot.SMALL_KERNEL / "linux.efi").touch()
+    (scene.container / "boot/EFI/Linux").mkdir(parents=True)
+    (scene.container / "boot/EFI/Linux/linux.efi").touch()
     osroot.import_image(scene.store, scene.container, osroot.declare(tmp_path / "declared", {}))
-    own = scene.install(own=("--dry-run",)).stderr
+    own = scene.install(own=("--dry-run",), inside=False).stderr
     assert "mode: after (bootc's composefs backend copies no bound images)" in own
     source = f"--source-imgref=containers-storage:{osroot.IMAGE}"
     other = scene.install(*TO_DISK, source, scene.disk, own=("--dry-run",)).stderr
     assert "mode: after (with --source-imgref" in other
     assert "composefs" not in other
+
+
+def test_unified_kernel_image_among_the_modules_is_not_bootcs_concern(
+    scene: Scene, little: Images, tmp_path: Path
+) -> None:
+    scene = replace(scene, store=little.copied_to(tmp_path / "s").store)
+    bind(scene.container, SMALL)
+    (scene.container / "usr/lib/modules" / osroot.SMALL_KERNEL / "linux.efi").touch()
+    said = scene.install(own=("--dry-run",)).stderr
+    assert "mode: during" in said
+    assert "composefs" not in said
 
 
 def test_composefs_backend_gets_what_bootc_leaves_out(scene: Scene) -> None:

@@ -95,8 +95,12 @@ def test_a_wrong_label_is_found_and_named(target: Path, tmp_path: Path) -> None:
         verify_labels(target / STORE, policy_of(tmp_path), Events(), Runner())
 
 
-def test_a_deployment_on_the_target_decides_which_policy_judges(target: Path) -> None:
+def test_a_deployment_on_the_target_decides_which_policy_judges(
+    target: Path, source_root: SourceRoot, image_sources: ImageSources
+) -> None:
     deployment = target / "ostree/deploy/default/deploy/abc.0"
+    root = source_root({"a.image": f"[Image]\nImage={image_sources.app_a.name}\n"})
+    shutil.copytree(root, deployment, symlinks=True)
     give_policy(deployment)
     rules = deployment / "etc/selinux/default/contexts/files/file_contexts"
     rules.write_text(rules.read_text().replace("container_ro_file_t", "container_share_t"))

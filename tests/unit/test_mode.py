@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import ConfigError
+from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
-from installer_plugin.hosts.bootc.mode import Situation, When, choose_mode
+from installer_plugin.hosts.bootc.mode import Situation, When, brings_uki, choose_mode
 from installer_plugin.model import (
     BoundImage,
     ImageId,
@@ -78,3 +79,37 @@ def test_during_is_refused_where_it_cannot_be(reason: str, situation: Situation)
 
 def test_after_is_always_possible() -> None:
     assert choose_mode(When.AFTER, USUAL).when is When.AFTER
+
+
+@pytest.mark.parametrize(
+    ("file", "chosen"),
+    [
+        ("boot/EFI/Linux/6.1.0.efi", True),
+        ("boot/EFI/Linux/..efi", True),
+        ("boot/EFI/Linux/.efi", False),
+        ("boot/EFI/Linux/6.1.0.efi.extra.d/addon", False),
+        ("boot/EFI/Linux/6.1.0.EFI", False),
+        ("boot/EFI/Linux/6.1.0\udcff.efi", False),
+        ("boot/EFI/BOOT/BOOTX64.efi", False),
+        ("usr/lib/modules/6.1.0/6.1.0.efi", False),
+        ("usr/lib/modules/6.1.0/linux.efi", False),
+        ("usr/lib/modules/6.1.0/vmlinuz", False),
+    ],
+)
+def test_unified_kernel_counts_where_bootc_looks_for_it(
+    file: str, chosen: bool, tmp_path: Path
+) -> None:
+    """The table is that of bootc's own find_kernel."""
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).touch()
+    with Rootfs.open(tmp_path) as root:
+        assert brings_uki(root) is chosen
+
+
+def test_unified_kernel_counts_behind_a_link_that_stays_below_boot(tmp_path: Path) -> None:
+    (tmp_path / "boot/other").mkdir(parents=True)
+    (tmp_path / "boot/other/a.efi").touch()
+    (tmp_path / "boot/EFI").mkdir()
+    (tmp_path / "boot/EFI/Linux").symlink_to("../other")
+    with Rootfs.open(tmp_path) as root:
+        assert brings_uki(root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from installer_plugin.declared import configured
 from installer_plugin.errors import ConfigError
@@ -16,7 +16,9 @@ from installer_plugin.opening import open_root
 from installer_plugin.request import Work
 from installer_plugin.storage.source.containers_conf import load_storage_conf
 
-MODULES = "usr/lib/modules"
+UKI_FOLDER = "boot/EFI/Linux"
+"""The only place where bootc looks for one (bootc 1.16, ``crates/lib/src/kernel.rs``, find_uki_path);
+one among the kernel's modules, as distributions ship it, is not its concern."""
 TOOL_VARIABLE = "BOOTC_EXP_EXTERNAL_CONTAINER_TOOL"
 """Since bootc 1.16.0: what is called for podman and skopeo."""
 
@@ -65,7 +67,8 @@ def situation_of(
     with configured():
         conf = load_storage_conf(work.context.system, work.context.env)
         with open_root(work) as root:
-            # bootc looks for one where it runs (install.rs, prepare_install), not in that image.
+            # bootc looks for one in the container in which it runs (crates/lib/src/install.rs,
+            # prepare_install: target_rootfs), never in an image that --source-imgref names.
             uki = install.source_imgref is None and brings_uki(root)
     return Situation(
         install=install,
@@ -80,12 +83,20 @@ def situation_of(
 
 
 def brings_uki(root: Rootfs) -> bool:
-    """Whether the image has a unified kernel image, for which bootc takes its composefs backend."""
-    folders = ["boot/EFI/Linux"]
-    if root.is_dir(MODULES):
-        folders += [f"{MODULES}/{version}" for version in root.list(MODULES)]
-    names = (name for folder in folders if root.is_dir(folder) for name in root.list(folder))
-    return any(name.endswith(".efi") for name in names)
+    """Whether the image has a unified kernel image, for which bootc takes its composefs backend.
+
+    Nothing else in an image leads there: what ``prepare-root.conf`` says of composefs is about the
+    ostree backend, and bootc's install configuration has no key for it (bootc 1.16,
+    ``crates/lib/src/install/config.rs``).
+    """
+    if not root.is_dir(UKI_FOLDER):
+        return False
+    return any(_is_uki(name) for name in root.list(UKI_FOLDER))
+
+
+def _is_uki(name: str) -> bool:
+    """As bootc judges a name: the extension is ``efi``, and all of it is UTF-8."""
+    return PurePath(name).suffix == ".efi" and name == name.encode(errors="replace").decode()
 
 
 def choose_mode(asked: When, situation: Situation) -> Mode:
