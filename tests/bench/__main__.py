@@ -95,17 +95,22 @@ def _rows(case: str, kind: str, costs: dict[str, Cost]) -> list[Row]:
 def _print_table(case: str, kind: str, costs: dict[str, Cost]) -> None:
     first = costs.get("bootc")
     sys.stdout.write(
-        f"\n{case} on {kind}\n{'way':12}{'wall s':>9}{'CPU s':>9}{'MB written':>12}{'MB memory':>11}"
+        f"\n{case} on {kind}\n{'way':12}{'wall s':>9}{'CPU s':>9}"
+        f"{'MB written':>12}{'MB memory':>11}{'cores':>7}"
     )
     sys.stdout.write(f"{'wall':>8}{'CPU':>8}{'bytes':>8}   of bootc's way\n" if first else "\n")
     for way, cost in costs.items():
         sys.stdout.write(
             f"{way:12}{cost.wall:9.2f}{cost.cpu:9.2f}{cost.written / 1e6:12.1f}{cost.memory / 1e6:11.1f}"
+            f"{cost.cpu / cost.wall:7.2f}"
         )
         if first:
             shares = (cost.wall / first.wall, cost.cpu / first.cpu, cost.written / first.written)
             sys.stdout.write("".join(f"{share:8.2f}" for share in shares))
         sys.stdout.write("\n")
+        if cost.path:
+            stages = ", ".join(f"{stage} {spent:.2f}" for stage, spent in cost.path.items())
+            sys.stdout.write(f"{'':4}one after the other: {stages}\n")
     sys.stdout.flush()
 
 

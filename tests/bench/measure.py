@@ -1,14 +1,18 @@
-"""What a command costs: wall time, CPU of the whole process tree, bytes written, peak memory."""
+"""What a command costs: wall time, CPU of the whole process tree, bytes written, peak memory, and
+where its time goes when it reports progress.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 SECTOR = 512
@@ -27,6 +31,8 @@ class Cost:
     """Bytes that reached the block devices of target and scratch."""
     memory: int
     """Bytes: the largest sum of the process tree's proportional set sizes that was seen."""
+    path: Mapping[str, float]
+    """Seconds of each stage, one after the other: what would have to become shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ def measure(commands: Sequence[Sequence[str]], devices: Devices, env: Mapping[st
     devices.flush()
     Path("/proc/sys/vm/drop_caches").write_text("3")
     written, cpu, peak = devices.written(), 0.0, 0
+    said: list[tuple[float, bytes]] = []
     began = time.monotonic()
     for argv in commands:
         with subprocess.Popen(
@@ -59,17 +66,33 @@ def measure(commands: Sequence[Sequence[str]], devices: Devices, env: Mapping[st
         ) as child:
             watcher = _Memory(child.pid)
             watcher.start()
-            errors = child.stderr.read() if child.stderr else b""
+            said += [(time.monotonic() - began, line) for line in child.stderr or ()]
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
             watcher.stop()
         if child.returncode:
-            sys.exit(f"{' '.join(argv)}\nfailed with {child.returncode}:\n{errors.decode()}")
+            errors = b"".join(line for _, line in said).decode()
+            sys.exit(f"{' '.join(argv)}\nfailed with {child.returncode}:\n{errors}")
         cpu += usage.ru_utime + usage.ru_stime
         peak = max(peak, watcher.peak)
+    ended = time.monotonic() - began
     devices.flush()
     wall = time.monotonic() - began
-    return Cost(wall=wall, cpu=cpu, written=devices.written() - written, memory=peak)
+    path = _path(said, ended, wall)
+    return Cost(wall=wall, cpu=cpu, written=devices.written() - written, memory=peak, path=path)
+
+
+def _path(said: Iterable[tuple[float, bytes]], ended: float, wall: float) -> Mapping[str, float]:
+    """Seconds between the first words of each stage in progress lines; empty where there are none."""
+    began = {"start": 0.0}
+    for when, line in said:
+        if line.startswith(b"{"):
+            began.setdefault(json.loads(line)["stage"], when)
+    if len(began) == 1:
+        return {}
+    times = (*began.values(), ended, wall)
+    spans = [later - earlier for earlier, later in pairwise(times)]
+    return dict(zip((*began, "flush"), spans, strict=True))
 
 
 class _Memory(threading.Thread):

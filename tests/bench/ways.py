@@ -72,8 +72,8 @@ def plain_copy(setting: Setting) -> Commands:
 def ours(setting: Setting) -> Commands:
     """``copy --engine direct``: check, copy, verify from disk, record."""
     return [(
-        *PRODUCT, "copy", "--quiet", "--engine", "direct", "--store", str(setting.store.root),
-        str(setting.source_root), str(setting.target),
+        *PRODUCT, "copy", "--quiet", "--progress-fd", "2", "--engine", "direct",
+        "--store", str(setting.store.root), str(setting.source_root), str(setting.target),
     )]  # fmt: skip
 
 

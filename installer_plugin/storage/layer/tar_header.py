@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ GLOBAL = b"g"
 _KNOWN = frozenset((REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO, GLOBAL))
 _GNU_LONG_NAME, _GNU_LONG_LINK, _GNU_SPARSE, _PAX = b"L", b"K", b"S", b"x"
 _EXTENDED = frozenset(b"LKxg")
+_ALONE = frozenset(b"03456")
+"""Kinds of entries whose headers differ in name, size and time at most; links differ in targets."""
 
 _FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8x c 100s 8s 64x 8s 8s 155s 8x 4s")
 _KIND = 156
@@ -75,19 +77,38 @@ class HeaderReader:
         self._padding = 0
         self._ended = False
         self._awaited: Header | None = None
-        self._extended = _Extended()
+        self._extended = _NOTHING
 
     @property
     def ended(self) -> bool:
         """Whether the zeros at the end of the stream have come."""
         return self._ended
 
-    def feed(self, payload: bytes) -> Iterator[Header]:
-        """Append stream bytes; the headers that are complete now. Raises DataError.
+    def feed(self, payload: bytes) -> Iterable[Header]:
+        """Append stream bytes; the headers that are complete now, to be taken at once.
 
-        After a header with content, the next thing in the stream has to be that content: bytes of a
-        file that stand in the tar-split file instead would be proven without reading the disk.
+        Raises DataError, also while they are taken. After a header with content, the next thing in the
+        stream has to be that content: bytes of a file that stand in the tar-split file instead would be
+        proven without reading the disk.
         """
+        if len(payload) == self._padding + BLOCK and not self._pending and self._awaited is None:
+            header = self._single(payload[self._padding :])
+            if header is not None:
+                self._padding = 0
+                self._awaited = header if header.size else None
+                return (header,)
+        return self._headers(payload)
+
+    def _single(self, block: bytes) -> Header | None:
+        """The header of the next entry when it is *block* and nothing else, as nearly all are."""
+        if self._ended or self._extended is not _NOTHING or block[_KIND] not in _ALONE:
+            return None
+        try:
+            return _known_header(block)
+        except ValueError:
+            return None  # whoever looks at every field says why
+
+    def _headers(self, payload: bytes) -> Iterator[Header]:
         self._pending = self._pending + payload if self._pending else payload
         while not self._ended:
             skipped = min(self._padding, len(self._pending))
@@ -151,12 +172,12 @@ class HeaderReader:
         kind = fields[6]
         try:
             if kind == GLOBAL:
-                return _header(fields, _Extended())
+                return _header(fields, _NOTHING)
             if kind[0] in _EXTENDED:
                 content = taken[BLOCK : BLOCK + _number(fields[4])]
                 self._extended = self._extended.with_header(kind, content)
                 return None
-            extended, self._extended = self._extended, _Extended()
+            extended, self._extended = self._extended, _NOTHING
             return _header(fields, extended)
         except ValueError as error:
             raise self._wrong(f"has a tar header with {error}") from error
@@ -175,6 +196,42 @@ class _Extended(NamedTuple):
             return self._replace(pax=_pax_records(content))
         text = content.partition(b"\0")[0]
         return self._replace(name=text) if kind == _GNU_LONG_NAME else self._replace(target=text)
+
+
+_NOTHING = _Extended()
+
+
+@lru_cache(maxsize=1 << 10)
+def _likeness(rest: bytes) -> Header:
+    """The header of an entry without a name, size and time; *rest* is all but these and the checksum.
+
+    Most headers of a layer differ in nothing else. Raises ValueError.
+    """
+    block = bytes(100) + rest[:24] + bytes(32) + rest[24:]
+    return _header(_FIELDS.unpack(block), _NOTHING)
+
+
+def _known_header(block: bytes) -> Header:
+    """The same as :func:`_header` says, of a header that is looked up by what it shares with others.
+
+    Raises ValueError, and for a size that no header may state.
+    """
+    like = _likeness(block[100:124] + block[156:])
+    size = _number(block[124:136])
+    if size < 0:
+        raise ValueError("a negative size")
+    return Header(
+        like.name + block[:100].partition(b"\0")[0],  # what it has of a name is the prefix
+        like.kind,
+        like.mode,
+        like.uid,
+        like.gid,
+        size if like.kind == REGULAR else 0,
+        _number(block[136:148]),
+        like.target,
+        like.device,
+        _NO_XATTRS,
+    )
 
 
 def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:

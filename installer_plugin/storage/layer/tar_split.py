@@ -31,7 +31,7 @@ CHECKSUM_SIZE = 8
 
 _GARBAGE = "expected the gzip-compressed JSON lines of tar-split"
 _SEGMENT_HEAD = b'{"type":2,"payload":"'
-_SEGMENT_TAIL = re.compile(rb',"position":\d+\}').fullmatch
+_SEGMENT_TAIL = re.compile(rb'","position":\d+\}').fullmatch
 _PLAIN_FILE = re.compile(
     rb'\{"type":1,"name":"([ !#-\[\]-~]*)","size":(\d{1,18}),"payload":"([\w+/=]*)","position":\d+\}'
 ).fullmatch
@@ -104,9 +104,9 @@ def _entry(line: bytes, where: str, index: int) -> Entry:
         if line.startswith(_SEGMENT_HEAD):
             # Half of all lines and nearly all bytes look like this; a JSON parser takes far longer, as
             # it does for nearly all of the other lines.
-            payload, _, tail = line[len(_SEGMENT_HEAD) :].partition(b'"')
-            if _SEGMENT_TAIL(tail) and b"\\" not in payload:
-                return Segment(a2b_base64(payload, strict_mode=True))
+            end = line.find(b'"', len(_SEGMENT_HEAD))
+            if _SEGMENT_TAIL(line, end) and line.find(b"\\", 0, end) < 0:
+                return Segment(a2b_base64(line[len(_SEGMENT_HEAD) : end], strict_mode=True))
         elif plain := _PLAIN_FILE(line):
             name, size, checksum = plain.groups()
             return FileEntry(name, int(size), _crc(a2b_base64(checksum, strict_mode=True)))
