@@ -72,6 +72,8 @@ def mounted(disk: Path, name: str = "root", *, writable: bool = False) -> Iterat
 
 def boot_entry(disk: Path, folder: Path) -> Kernel:
     """Copy out what the disk's newest boot entry starts; raises NotBootableError."""
+    if disk.suffix == ".qcow2":
+        disk = _raw(disk, folder)
     place = next((name for name in ("boot", "root") if name in partitions(disk)), None)
     if place is None:
         raise NotBootableError(f"{disk} has no partition named root")
@@ -87,6 +89,12 @@ def boot_entry(disk: Path, folder: Path) -> Kernel:
             copies[key] = folder / key
             shutil.copy(_below(boot, entry[key]), copies[key])
     return Kernel(image=copies["linux"], initramfs=copies["initrd"], arguments=entry["options"])
+
+
+def _raw(disk: Path, folder: Path) -> Path:
+    raw = folder / "as-raw.img"
+    run(("qemu-img", "convert", "-O", "raw", disk, raw))
+    return raw
 
 
 def _below(boot: Path, name: str) -> Path:

@@ -47,11 +47,16 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A raw disk image; the guest sees them in this order as /dev/vda, /dev/vdb, ..."""
+    """A disk image; the guest sees them in this order as /dev/vda, /dev/vdb, ..."""
 
     image: Path
     writable: bool = False
     """Whether what the guest writes is in the image afterwards, and not dropped."""
+
+    @property
+    def format(self) -> str:
+        """QEMU's name for it."""
+        return "qcow2" if self.image.suffix == ".qcow2" else "raw"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +164,7 @@ def qemu_argv(guest: Guest, accelerator: Accelerator, result: Path) -> tuple[str
     for drive in guest.drives:
         snapshot = "off" if drive.writable else "on"
         image = _quoted(drive.image)
-        words += ["-drive", f"if=virtio,format=raw,snapshot={snapshot},file={image}"]
+        words += ["-drive", f"if=virtio,format={drive.format},snapshot={snapshot},file={image}"]
     for credential in guest.credentials:
         words += ["-smbios", f"type=11,value={credential.replace(',', ',,')}"]
     return tuple(words)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from container import Container, container_of
 from proof import assert_runs_bound_images
-from scene import COMPOSEFS_STORE, EXT4, Scene, build_apps
+from scene import COMPOSEFS_STORE, EXT4, STANDIN, Scene, build_apps
 
+from tests.support.commands import run, unshared
 from tests.support.stores import make_store
 
 
@@ -39,3 +40,19 @@ def test_composefs_system(bound_os: Path, stage: Scene) -> None:
     said = assert_runs_bound_images(stage, disk, more)
     assert said["place"].lines == [f"/sysroot/{COMPOSEFS_STORE}"]
     assert " composefs=" in said["backend"].text
+
+
+def test_qcow2_disk_gets_its_images_afterwards(bound_os: Path, stage: Scene) -> None:
+    """a qcow2 disk that was built without its images gets them, and boots"""
+    raw = stage.new_disk()
+    bootc = (STANDIN / "bootc", "install", "to-disk", "--bound-images=skip")
+    argv = unshared((*map(str, bootc), "--via-loopback", "--wipe", *EXT4, str(raw)))
+    with stage.clock.step("build"):
+        run(argv, env=stage.install_env(bound_os))
+        disk = raw.with_suffix(".qcow2")
+        run(("qemu-img", "convert", "-O", "qcow2", raw, disk))
+        raw.unlink()
+    with stage.clock.step("copy"):
+        stage.product("copy", str(bound_os), str(disk))
+    stage.verify(disk, ok=0)
+    assert_runs_bound_images(stage, disk)

@@ -49,10 +49,12 @@ def test_package_is_the_same_bytes_from_its_source_package(built: Path, tmp_path
 def packages(
     built: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Path]]:
-    """The package and the wheel, in one directory."""
+    """The package, the wheel and the single file, in one directory."""
     directory = tmp_path_factory.mktemp("packages")
     files = [Path(shutil.copy(file, directory)) for file in (one(built, "*.deb"), wheel)]
-    yield files
+    program = directory / "bootc-bound-images"
+    run((sys.executable, REPOSITORY / "packaging/build-single-file", program))
+    yield [*files, program]
     shutil.rmtree(directory)
 
 

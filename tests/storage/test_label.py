@@ -1,7 +1,6 @@
 """SELinux labels of the target store, written and read back on a host without SELinux."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,31 +18,10 @@ from installer_plugin.stages.preflight import check_labelling
 from installer_plugin.storage.selinux import Policy, find_policy
 from tests.support.disks import LoopFsFactory
 from tests.support.images import ImageSources
+from tests.support.selinux import RULES, give_policy, label_of
 
 SourceRoot = Callable[..., Path]
-POLICIES = "*/contexts/files/file_contexts"
-# What container-selinux says; policies of Debian have some of it or nothing, by release.
-CONTAINER_RULES = """
-/var/lib/containers(/.*)? system_u:object_r:container_var_lib_t:s0
-/var/lib/containers/storage/overlay(/.*)? system_u:object_r:container_ro_file_t:s0
-/var/lib/containers/storage/overlay-images(/.*)? system_u:object_r:container_ro_file_t:s0
-/var/lib/containers/storage/overlay-layers(/.*)? system_u:object_r:container_ro_file_t:s0
-"""
 STORE = "ostree/bootc/storage"
-
-
-def give_policy(root: Path, *, config: str = "SELINUX=enforcing\nSELINUXTYPE=default\n") -> None:
-    installed = next(Path("/etc/selinux").glob(POLICIES)).parent
-    contexts = root / "etc/selinux/default/contexts/files"
-    shutil.copytree(installed, contexts)
-    rules = (contexts / "file_contexts").read_text().splitlines(keepends=True)
-    others = [rule for rule in rules if not rule.startswith("/var/lib/containers")]
-    (contexts / "file_contexts").write_text("".join(others) + CONTAINER_RULES)
-    (root / "etc/selinux/config").write_text(config)
-
-
-def label_of(path: Path) -> str:
-    return os.getxattr(path, "security.selinux", follow_symlinks=False).decode().rstrip("\0")
 
 
 @pytest.fixture
@@ -102,7 +80,7 @@ def test_a_deployment_on_the_target_decides_which_policy_judges(
     root = source_root({"a.image": f"[Image]\nImage={image_sources.app_a.name}\n"})
     shutil.copytree(root, deployment, symlinks=True)
     give_policy(deployment)
-    rules = deployment / "etc/selinux/default/contexts/files/file_contexts"
+    rules = deployment / RULES
     rules.write_text(rules.read_text().replace("container_ro_file_t", "container_share_t"))
     verified = CliRunner().invoke(main, ["verify", str(target)])
     assert verified.exit_code == 6

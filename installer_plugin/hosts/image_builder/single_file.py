@@ -45,14 +45,17 @@ main(prog_name="bootc-bound-images")
 """
 
 
-def single_file() -> bytes:
-    """The program; raises ConfigError where a part of it is not to be found."""
+def single_file(version: str = __version__) -> bytes:
+    """The program, which says that it is this *version*; the one that runs from a file is that file.
+
+    Raises ConfigError where a part of it is not to be found.
+    """
     if PACKAGE_PLACE.is_file():
         return PACKAGE_PLACE.read_bytes()  # it is what runs just now
     buffer = BytesIO()
     buffer.write(_INTERPRETER)
     with ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in sorted(_parts()):
+        for name, content in sorted(_parts(version)):
             entry = ZipInfo(name, EPOCH)
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, content)
@@ -72,11 +75,13 @@ def stage_files() -> dict[str, bytes]:
     raise _missing(STAGE_FILES[0], f"is in none of {', '.join(map(str, places))}")
 
 
-def _parts() -> Iterator[tuple[str, bytes]]:
+def _parts(version: str) -> Iterator[tuple[str, bytes]]:
     yield "__main__.py", _MAIN.encode()
-    yield "VERSION", f"{__version__}\n".encode()
+    yield "VERSION", f"{version}\n".encode()
     yield from _licences()
-    yield from _modules("installer_plugin", PACKAGE_PLACE / "installer_plugin")
+    for name, content in _modules("installer_plugin", PACKAGE_PLACE / "installer_plugin"):
+        named = content.replace(f'"{__version__}"'.encode(), f'"{version}"'.encode())
+        yield name, named if name == "installer_plugin/__init__.py" else content
     yield from _modules(LIBRARY, _library())
     for name, content in stage_files().items():
         yield f"{HOOKS}/{name}", content

@@ -6,19 +6,34 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from backend.tree import find_version
 
 from installer_plugin import __version__
 from installer_plugin.hosts.image_builder.single_file import _MAIN, single_file
 from tests.hosts.image_builder.conftest import OS, Built
 from tests.support.commands import run, unshared
+from tests.support.images import REPOSITORY
 
 pytestmark = pytest.mark.real
-BUILD = Path(__file__).parents[3] / "packaging/build-single-file"
+BUILD = REPOSITORY / "packaging/build-single-file"
 
 
 def test_the_same_sources_make_the_same_bytes(program: Path, tmp_path: Path) -> None:
-    run((sys.executable, BUILD, tmp_path / "again.pyz"))
-    assert (tmp_path / "again.pyz").read_bytes() == program.read_bytes() == single_file()
+    files = [tmp_path / name for name in ("first.pyz", "again.pyz")]
+    for file in files:
+        run((sys.executable, BUILD, file))
+    version = find_version(REPOSITORY)
+    assert files[0].read_bytes() == files[1].read_bytes() == single_file(version)
+    assert program.read_bytes() == single_file()
+
+
+def test_what_is_released_says_the_version_of_its_tag(tmp_path: Path) -> None:
+    file = tmp_path / "program.pyz"
+    file.write_bytes(single_file("1.2.3"))
+    done = run((sys.executable, "-I", file, "--version"))
+    assert done.stdout == "bootc-bound-images, version 1.2.3\n"
+    with ZipFile(file) as archive:
+        assert archive.read("VERSION") == b"1.2.3\n"
 
 
 def test_it_says_its_version_and_has_the_licences(program: Path) -> None:

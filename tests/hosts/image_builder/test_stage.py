@@ -16,6 +16,7 @@ from tests.hosts.scene import RECEIPT, bind
 from tests.support.disks import FsKind, LoopFs, LoopFsFactory
 from tests.support.osbuild_sandbox import Sandbox, arguments, make_library
 from tests.support.product import STORE, product
+from tests.support.selinux import RULES, give_policy, label_of
 from tests.support.stores import Store
 
 pytestmark = pytest.mark.real
@@ -68,6 +69,27 @@ def test_a_disk_holds_its_images_and_verifies(
     product("verify", disk.mount, env={})
     _require_pure(disk)
     _require_pure_text(json.dumps(ended.metadata))
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_labels_are_those_of_the_targets_own_policy(
+    kind: FsKind, sandbox: Sandbox, little: Images, loop_fs: LoopFsFactory
+) -> None:
+    # A type that no policy of the build's machine knows; where SELinux is on, it takes CAP_MAC_ADMIN.
+    disk = loop_fs(kind)
+    deployment = deployed(disk.mount, APP)
+    give_policy(deployment)
+    rules = deployment / RULES
+    rules.write_text(rules.read_text().replace("container_ro_file_t", "of_this_target_t"))
+    ended = sandbox.run(arguments(options(little.store, APP)), disk.mount)
+    assert ended.done.returncode == 0, ended.said
+    store = disk.mount / STORE
+    assert label_of(store) == "system_u:object_r:container_var_lib_t:s0"
+    files = list((store / "overlay").rglob("*"))
+    assert any(path.name == "large" for path in files)
+    assert {label_of(path) for path in files} == {"system_u:object_r:of_this_target_t:s0"}
+    done = product("verify", disk.mount, env={})
+    assert "labels" in done.stdout
 
 
 def test_images_come_from_the_cache_of_osbuild_as_well(
