@@ -1,6 +1,7 @@
 """SELinux labels of the target store, written and read back on a host without SELinux."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
