@@ -211,6 +211,7 @@ QUESTIONS = {
     "failed": "systemctl --failed --no-legend --plain",
     "journal": f"journalctl --no-pager --output=cat -u {SERVICE}",
     "stamp": "ls /var/lib/bootc-bound-images",
+    "proven": "cat /var/lib/bootc-bound-images/proven.json",
 }
 
 
@@ -221,7 +222,10 @@ def test_service_verifies_at_boot(os_with_service: Path, stage: Scene) -> None:
     said = stage.boot(disk, QUESTIONS, how=FULL)
     assert said["verify"].lines == ["active"], said["journal"].text
     assert said["web"].lines == ["active"], said["failed"].text
-    assert said["stamp"].lines == ["verified"]
+    assert said["stamp"].lines == ["proven.json"]
+    with mounted(disk) as root:
+        (deployment,) = (root / "ostree/deploy").glob("*/deploy/*.[0-9]")
+    assert f'"{deployment.name}"' in said["proven"].text
 
     with mounted(disk, writable=True) as root:
         contents = (root / STORE / "overlay").glob("*/diff/content")

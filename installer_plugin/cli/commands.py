@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Unpack
 
 import click
@@ -12,6 +13,7 @@ from installer_plugin.cli.completion import sources
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.hosts.bootc.watchdog import close_abandoned
+from installer_plugin.hosts.booted.proven_once import verify_once
 from installer_plugin.image_json import proven_json, resolved_json, verified_json
 from installer_plugin.model import Severity
 from installer_plugin.request import TARGET_ITSELF
@@ -109,8 +111,12 @@ def _copy_text(outcome: pipeline.Finished) -> str:
     "--receipt", type=opt.FILE, multiple=True, metavar="FILE",
     help="Expect all that this receipt lists, in place of the target's own.",
 )  # fmt: skip
+@click.option(
+    "--once", type=opt.FILE, metavar="FILE",
+    help="Do nothing when FILE says that this has proven the same deployments and receipt; else note it.",
+)  # fmt: skip
 @options(opt.store, opt.lock, opt.backend, opt.jobs, *opt.disk)
-def verify(source: str, **given: Unpack[Given]) -> None:
+def verify(source: str, once: Path | None, **given: Unpack[Given]) -> None:
     """Read a finished TARGET again and prove or refute it.
 
     TARGET is a directory, a disk or a raw image of one. Which images it must hold is read from its
@@ -122,12 +128,14 @@ def verify(source: str, **given: Unpack[Given]) -> None:
     def body() -> None:
         work = work_of(source, output.context, **given)
         close_abandoned(work.opening.state, output.context)
-        verified = pipeline.verify_target(work)
+        verified = verify_once(work, once) if once else pipeline.verify_target(work)
         target = str(given["target"])
-        document = report.document(
-            "verify", target, images=[verified_json(image) for image in verified]
-        )
-        output.result(report.verified_text(verified, target), document)
+        images = [verified_json(image) for image in verified or ()]
+        document = report.document("verify", target, images=images, proven_before=verified is None)
+        text = f"{once}: all of {target} was proven before, nothing was read"
+        if verified is not None:
+            text = report.verified_text(verified, target)
+        output.result(text, document)
 
     run_to_exit(output, body)
 

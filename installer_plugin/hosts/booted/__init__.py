@@ -1,0 +1,1 @@
+"""The booted system itself: what it has proven of its own disk."""
