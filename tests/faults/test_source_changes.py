@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,19 +118,32 @@ def test_image_that_is_added_while_others_are_copied(
     assert LATE not in job.listed()
 
 
+@contextmanager
+def _locked_while_stopped(copy: Running, file: Path) -> Iterator[None]:
+    """Have the store's lock while the copy stands still, at a moment when it does not read records."""
+    with file.open("r+b") as lock:
+        while True:
+            copy.send(signal.SIGSTOP)
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                copy.send(signal.SIGCONT)
+                time.sleep(0.001)
+        yield
+    copy.send(signal.SIGCONT)
+
+
 def test_image_that_goes_between_the_checks_and_the_copy(
     jobs: Jobs, own: Images, disk: LoopFs, tmp_path: Path
 ) -> None:
     job = jobs(APP, OTHER, at=disk.mount / "target", images=own)
     with running(job.argv, tmp_path, job.env) as copy:
         copy.wait_for_line("preflight")
-        copy.send(signal.SIGSTOP)
-        with (own.root / "overlay-images/images.lock").open("r+b") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked_while_stopped(copy, own.root / "overlay-images/images.lock"):
             path = own.root / "overlay-images/images.json"
             kept = [each for each in json.loads(path.read_text()) if each.get("names") != [APP]]
             path.write_text(json.dumps(kept))
-        copy.send(signal.SIGCONT)
         code = copy.wait()
     # Where it goes while the source's layers are examined, nothing was touched yet.
     assert code == (5 if "copy: " in copy.output else 4), copy.output
