@@ -91,7 +91,7 @@ class Archive:
     def uncompressed(self, name: str) -> Iterator[BinaryIO]:
         """The content of the file *name*, uncompressed if it is not; raises DataError."""
         with self.opened(name) as content:
-            yield _uncompressed(content, f"{name} in {self.path}")
+            yield uncompressed(content, f"{name} in {self.path}")
 
     def uncompressed_size(self, name: str) -> int:
         """Bytes of the file *name* when it is uncompressed; raises DataError."""
@@ -118,7 +118,7 @@ class Archive:
             with (
                 Rootfs.open(self.path.absolute().parent) as folder,
                 os.fdopen(folder.open_file(self.path.name), "rb") as file,
-                _uncompressed(file, shown) as stream,
+                uncompressed(file, shown) as stream,
             ):
                 yield stream
         except (*_DAMAGED, gzip.BadGzipFile) as error:
@@ -150,10 +150,15 @@ class _Part(io.RawIOBase):
         return len(data)
 
 
-def _uncompressed(file: io.BufferedReader, shown: str) -> BinaryIO:
+class ZstdError(DataError):
+    """Something is compressed with zstd, which the standard library reads from Python 3.14 on only."""
+
+
+def uncompressed(file: io.BufferedReader, shown: str) -> BinaryIO:
+    """What *file* holds, uncompressed if it is not, by how it begins; raises ZstdError."""
     head = file.peek(_HEAD_SIZE)[:_HEAD_SIZE]
     if head.startswith(_ZSTD):
-        raise DataError(
+        raise ZstdError(
             shown, "is compressed with zstd", hint=f"zstd --decompress {shown}, and name the result"
         )
     for magic, opened in _COMPRESSIONS.items():

@@ -7,9 +7,11 @@ for byte, so that the digest is the one that any tool finds.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +88,14 @@ class DockerArchive:
     def size(self, digest: ManifestDigest) -> int:
         """See :class:`~installer_plugin.storage.source.layout_files.LayoutFiles`."""
         return self._archive.uncompressed_size(self._file(digest))
+
+    def opened(self, digest: ManifestDigest) -> AbstractContextManager[io.BufferedReader]:
+        """See :class:`~installer_plugin.storage.source.layout_files.LayoutFiles`."""
+        return self._archive.opened(self._file(digest))
+
+    def shown(self, digest: ManifestDigest) -> str:
+        """See :class:`~installer_plugin.storage.source.layout_files.LayoutFiles`."""
+        return f"{self._file(digest)} in {self._archive.path}"
 
     def place(self, digest: ManifestDigest, target: Path) -> None:
         """See :class:`~installer_plugin.storage.source.layout_files.LayoutFiles`."""

@@ -6,8 +6,11 @@ instances of a list, everything else by its hex alone).
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +34,12 @@ class LayoutFiles(Protocol):
 
     def size(self, digest: ManifestDigest) -> int:
         """Bytes of the blob *digest*; raises DataError when it is not there."""
+
+    def opened(self, digest: ManifestDigest) -> AbstractContextManager[io.BufferedReader]:
+        """The blob *digest* as it is stored, to be read; raises DataError and OSError."""
+
+    def shown(self, digest: ManifestDigest) -> str:
+        """Where the blob *digest* is, for messages."""
 
     def place(self, digest: ManifestDigest, target: Path) -> None:
         """Make the blob appear at *target*; raises DataError and OSError."""
@@ -79,6 +88,13 @@ class _Directory:
         finally:
             os.close(fd)
 
+    @contextmanager
+    def opened(self, name: str) -> Iterator[io.BufferedReader]:
+        with Rootfs.open(self.path) as root:
+            fd = root.open_file(name)
+        with os.fdopen(fd, "rb") as file:
+            yield file
+
     def link(self, name: str, target: Path) -> None:
         """Link *target* to the file itself, so that nothing on the way to it is followed again."""
         self.length(name)
@@ -112,6 +128,12 @@ class _LayoutDirectory:
     def size(self, digest: ManifestDigest) -> int:
         return self._files.length(_blob(digest))
 
+    def opened(self, digest: ManifestDigest) -> AbstractContextManager[io.BufferedReader]:
+        return self._files.opened(_blob(digest))
+
+    def shown(self, digest: ManifestDigest) -> str:
+        return f"{self._files.path}/{_blob(digest)}"
+
     def place(self, digest: ManifestDigest, target: Path) -> None:
         self._files.link(_blob(digest), target)
 
@@ -137,6 +159,12 @@ class _PlainDirectory:
 
     def size(self, digest: ManifestDigest) -> int:
         return self._files.length(self._name(digest))
+
+    def opened(self, digest: ManifestDigest) -> AbstractContextManager[io.BufferedReader]:
+        return self._files.opened(self._name(digest))
+
+    def shown(self, digest: ManifestDigest) -> str:
+        return f"{self._files.path}/{_hex(digest)}"
 
     def place(self, digest: ManifestDigest, target: Path) -> None:
         self._files.link(self._name(digest), target)
@@ -165,6 +193,12 @@ class _ArchivedLayout:
 
     def size(self, digest: ManifestDigest) -> int:
         return self._archive.member(_blob(digest)).size
+
+    def opened(self, digest: ManifestDigest) -> AbstractContextManager[io.BufferedReader]:
+        return self._archive.opened(_blob(digest))
+
+    def shown(self, digest: ManifestDigest) -> str:
+        return f"{_blob(digest)} in {self._archive.path}"
 
     def place(self, digest: ManifestDigest, target: Path) -> None:
         with self._archive.opened(_blob(digest)) as content, target.open("xb") as file:
