@@ -170,7 +170,7 @@ class Run:
 
     def _require_room(self, images: tuple[ResolvedImage, ...], *, composefs: bool) -> None:
         install = self.asked.bootc
-        if install.verb is not Verb.TO_DISK:
+        if install.verb is not Verb.TO_DISK or self.work.request.no_space_check:
             return
         with configured():
             system = system_bytes(self.work.telling(Events()))
