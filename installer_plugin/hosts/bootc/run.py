@@ -56,8 +56,9 @@ from installer_plugin.storage.selinux import find_policy
 
 STAGE = "install"
 COMPOSEFS_WARNING = (
-    "the composefs backend of bootc (seen up to 1.16) keeps only the OS image when it cleans up: its "
-    "next upgrade will remove the bound images; run 'podman pull' or install again"
+    "the composefs backend of bootc (seen up to 1.16) keeps only the OS image when it cleans up, and "
+    "fetches no bound images: the next 'bootc switch' or 'bootc upgrade' removes all of them at once, "
+    "from the running system too; run 'podman pull' or install again after it"
 )
 
 
