@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.errors import DataError
+from installer_plugin.errors import VerificationError
 from installer_plugin.expectations import (
     deployments,
     expected_of_bound,
@@ -44,7 +44,7 @@ def demands_of(
     declares (bootc ``crates/lib/src/deploy.rs``, prune_container_store), so what the target's own
     receipt lists counts only for what is still declared. A receipt that the caller names counts whole.
 
-    Raises DataError when nothing says what is expected, SourceImageError for a wrong declaration.
+    Raises VerificationError when nothing says what is expected, SourceImageError for a wrong declaration.
     """
     declared = (*also, *_declared(target, source))
     recorded = tuple(_recorded(target, request))
@@ -55,7 +55,7 @@ def demands_of(
     locked = expected_of_lock(read_lock(request) or {}, str(request.lock)) if request.lock else ()
     found = (*declared, *kept, *locked)
     if not (found or source or request.lock or _says_something(target, request)):
-        raise DataError(
+        raise VerificationError.of(
             str(target.physical_root),
             "has no deployment and no receipt: nothing says which images are expected",
             hint="give --receipt FILE, --lock FILE or --source ROOT",

@@ -38,6 +38,8 @@ class Request:
     backend: Backend | None = None
     engine: EngineChoice = EngineChoice.AUTO
     allow_other_architecture: bool = False
+    no_space_check: bool = False
+    """Whether room is not looked at: neither what a disk will have nor what a target has."""
     lock: Path | None = None
     scratch: Path | None = None
     receipts: tuple[Path, ...] = ()

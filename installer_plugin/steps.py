@@ -141,6 +141,7 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             target=target,
             closed_for_now=opened.disk is not None and opened.disk.read_only,
             scratch=scratch_places(work, target) if target else (),
+            any_room=work.request.no_space_check,
             lock=read_lock(work.request),
             machine=None if work.request.allow_other_architecture else platform_of(opened.root),
         )

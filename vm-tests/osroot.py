@@ -25,6 +25,7 @@ PACKAGES = (
     "python3", "python3-click", "skopeo", "fdisk", "e2fsprogs", "xfsprogs", "btrfs-progs",
     "dosfstools", "cryptsetup-bin", "lvm2", "attr",
 )  # fmt: skip
+UNSTABLE = frozenset(("sid", "unstable"))
 CACHE = Path(__file__).parent / ".cache"
 MIRROR_VARIABLE = "VM_TESTS_MIRROR"
 IMAGE = "localhost/os:1"
@@ -61,14 +62,14 @@ class OsRootError(Exception):
     """The OS root cannot be built here; the message says what to do."""
 
 
-def os_root(cache: Path = CACHE) -> Path:
+def os_root(cache: Path = CACHE, suite: str = SUITE) -> Path:
     """Return the root directory of a bootable system, built on first use; raises OsRootError."""
-    root = cache / f"os-{_inputs_digest()}"
+    root = cache / f"os-{suite}-{_inputs_digest()}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _locked(cache / "lock-os"):
             if not root.is_dir():
-                _build_whole(root)
+                _build_whole(root, suite)
     except (CommandError, OSError) as error:
         raise _explained(error, cache) from error
     return root
@@ -135,7 +136,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build_whole(root: Path) -> None:
+def _build_whole(root: Path, suite: str) -> None:
     """Build under another name: a directory with the right name is complete."""
     for leftover in root.parent.glob("os-*.partial"):
         detach_below(leftover)
@@ -147,10 +148,11 @@ def _build_whole(root: Path) -> None:
             f"{NEEDED_BYTES >> 20} MiB: make room there"
         )
     partial = root.with_name(f"{root.name}.partial")
-    _bootstrap(partial)
+    _bootstrap(partial, suite)
     _shape(partial)
     _add_kernel(partial)
-    outdated = [old for old in root.parent.glob("os-*") if old != partial]
+    same = re.compile(rf"os-({suite}-)?[0-9a-f]+")
+    outdated = [old for old in root.parent.glob("os-*") if same.fullmatch(old.name)]
     partial.rename(root)
     for old in outdated:
         shutil.rmtree(old)
@@ -172,19 +174,22 @@ def _explained(error: Exception, cache: Path) -> OsRootError:
     return OsRootError(f"building the OS root failed: {told}")
 
 
-def _bootstrap(root: Path) -> None:
+def _bootstrap(root: Path, suite: str) -> None:
     mirror = os.environ.get(MIRROR_VARIABLE)
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
     # A mirror that takes connections and stays silent fails, too.
     patience = [f'--aptopt=Acquire::{scheme}::Timeout "20"' for scheme in ("http", "https")]
     patience.append('--aptopt=Acquire::Retries "1"')
+    if suite in UNSTABLE:
+        # Its release files are good for a week, which a mirror that is a snapshot does not keep.
+        patience.append('--aptopt=Acquire::Check-Valid-Until "false"')
     # No initramfs is wanted but ours, and generating one takes longer than installing all else.
     idle = 'printf "#!/bin/sh\\n" >"$1/usr/local/sbin/update-initramfs"; chmod 755 "$1"/usr/local/sbin/*'
     run(
         ("sh", "-c", 'umask 022; exec mmdebstrap "$@"', "sh", "--mode=root",
          "--variant=minbase", *excluded, '--aptopt=Apt::Install-Recommends "false"', *patience,
          f"--essential-hook={idle}", '--customize-hook=rm "$1/usr/local/sbin/update-initramfs"',
-         f"--include={','.join(PACKAGES)}", SUITE, os.fspath(root), *([mirror] if mirror else [])),
+         f"--include={','.join(PACKAGES)}", suite, os.fspath(root), *([mirror] if mirror else [])),
     )  # fmt: skip
 
 

@@ -151,7 +151,7 @@ class OpenedTarget:
     def retold(self, problem: Problem) -> Problem:
         """*problem* with such paths."""
         return Problem(
-            subject=self.shown(problem.subject),
+            subject=self.shown(problem.subject).removesuffix(":"),
             message=self.shown(problem.message),
             where=self.shown(problem.where),
             hint=self.shown(problem.hint),

@@ -30,7 +30,14 @@ def _output(given: Given) -> Output:
     "--target", type=PLACE, metavar="T", help="Also check this target: a directory, disk or image."
 )
 @options(
-    opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, *opt.disk
+    opt.store,
+    opt.lock,
+    opt.engine,
+    opt.other_architecture,
+    opt.no_space_check,
+    opt.backend,
+    opt.scratch,
+    *opt.disk,
 )
 def check(source: str, **given: Unpack[Given]) -> None:
     """Report every problem before a disk is touched.
@@ -59,7 +66,8 @@ def check(source: str, **given: Unpack[Given]) -> None:
 @click.argument("source", shell_complete=sources)
 @click.argument("target", type=PLACE)
 @options(
-    opt.store, opt.lock, opt.engine, opt.other_architecture, opt.backend, opt.scratch, opt.jobs,
+    opt.store, opt.lock, opt.engine, opt.other_architecture, opt.no_space_check, opt.backend, opt.scratch,
+    opt.jobs,
     opt.receipt, opt.receipt_source, opt.dry_run, *opt.disk,
 )  # fmt: skip
 def copy(source: str, **given: Unpack[Given]) -> None:

@@ -71,7 +71,7 @@ def _command(builder: Builder, text: str) -> click.Command:
         ),
         _when,
         _library,
-        options(opt.lock, opt.scratch, opt.jobs, opt.dry_run),
+        options(opt.lock, opt.no_space_check, opt.scratch, opt.jobs, opt.dry_run),
         click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ARGS..."),
     )
     command: Any = body_of
@@ -160,7 +160,7 @@ bootc_image_builder = _command(
     "--inline-program", is_flag=True,
     help="Have the manifest carry bootc-bound-images.pyz.  [default: osbuild's library directory has it]",
 )  # fmt: skip
-@options(opt.lock, opt.scratch, opt.dry_run)
+@options(opt.lock, opt.no_space_check, opt.scratch, opt.dry_run)
 def osbuild_manifest(manifest: str, **given: Unpack[BuildGiven]) -> None:
     """Rewrite an image-builder manifest so that its disks carry the bound images.
 

@@ -65,6 +65,7 @@ PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
     opt.lock,
     opt.engine,
     opt.other_architecture,
+    opt.no_space_check,
     opt.scratch,
     opt.jobs,
     opt.receipt,

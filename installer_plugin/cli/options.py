@@ -30,6 +30,7 @@ class Given(TypedDict, total=False):
     lock: Path | None
     engine: str
     allow_other_architecture: bool
+    no_space_check: bool
     backend: str | None
     scratch: Path | None
     jobs: int | None
@@ -63,6 +64,10 @@ engine = click.option(
 other_architecture = click.option(
     "--allow-other-architecture", is_flag=True,
     help="Take images for another architecture than that of the OS image.",
+)  # fmt: skip
+no_space_check = click.option(
+    "--no-space-check", is_flag=True,
+    help="Go on where the disk or target seems too small.",
 )  # fmt: skip
 backend = click.option(
     "--backend", type=click.Choice([backend.value for backend in Backend]),

@@ -43,6 +43,7 @@ ANYWHERE = frozenset(("name", "state", "target", "format", "progress_fd", "quiet
     opt.lock,
     opt.engine,
     opt.other_architecture,
+    opt.no_space_check,
     opt.backend,
     opt.scratch,
     opt.jobs,

@@ -58,6 +58,8 @@ class Plan:
     direct_only: bool = False
     """Whether a fallback engine is not wanted (``--engine direct``)."""
     target: TargetStore | None = None
+    any_room: bool = False
+    """Whether the target may seem too small (``--no-space-check``)."""
     scratch: tuple[Path, ...] = ()
     """Directories that may hold temporary files, the preferred one first."""
     lock: Mapping[str, LockedImage] | None = None
@@ -79,7 +81,7 @@ def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
         *(check_architecture(plan.images, plan.machine) if plan.machine else ()),
         *check_sources(plan),
         *(check_target(plan.target, closed=plan.closed_for_now) if plan.target else ()),
-        *(check_space(plan, plan.target) if plan.target else ()),
+        *(check_space(plan, plan.target) if plan.target and not plan.any_room else ()),
     )
 
 

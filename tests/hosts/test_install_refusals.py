@@ -250,9 +250,10 @@ def test_directory_has_nothing_to_open(scene: Scene, verb: str, option: str) -> 
 # --- targets ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [520, 700])
+@pytest.mark.parametrize("size", [520, 560])
 def test_disk_too_small_for_system_and_images_is_refused(scene: Scene, size: int) -> None:
     bind(scene.container, APP)
+    run(("fallocate", "-l", "50M", scene.container / "usr/large"))
     make_disk(scene.disk, size << 20)
     run(("sh", "-e", "-c", 'printf "%s" "$1" | sfdisk -q "$2"', "sh", TABLE, scene.disk))
     with untouched(scene.disk):
@@ -261,17 +262,26 @@ def test_disk_too_small_for_system_and_images_is_refused(scene: Scene, size: int
     assert "bound images" in done.stderr
 
 
+def test_disk_that_seems_too_small_is_tried_where_the_user_says_so(scene: Scene) -> None:
+    bind(scene.container, APP)
+    run(("fallocate", "-l", "50M", scene.container / "usr/large"))
+    make_disk(scene.disk, 530 << 20)
+    words = ("--no-space-check", "--dry-run")
+    assert "bootc install to-disk" in scene.install(own=words, inside=False).stdout
+
+
 def test_large_system_counts(scene: Scene) -> None:
     bind(scene.container, APP)
     scene.install(own=("--dry-run",), inside=False)
-    run(("fallocate", "-l", "200M", scene.container / "usr/large"))
+    run(("fallocate", "-l", "470M", scene.container / "usr/large"))
     done = scene.install(own=("--dry-run",), inside=False, ok=4)
-    assert "the system needs 4" in done.stderr
+    assert "the system needs 47" in done.stderr
 
 
 def test_root_size_decides(scene: Scene) -> None:
     bind(scene.container, APP)
-    done = scene.install(*TO_DISK, "--root-size=300M", scene.disk, inside=False, ok=4)
+    run(("fallocate", "-l", "50M", scene.container / "usr/large"))
+    done = scene.install(*TO_DISK, "--root-size=50M", scene.disk, inside=False, ok=4)
     assert "hint: raise --root-size" in done.stderr
 
 

@@ -260,7 +260,6 @@ USAGE: Mapping[str, tuple[tuple[str, ...], str]] = {
     "absent-image-as-source": (("list", "containers-storage:localhost/absent:1"), "absent:1"),
     "no-reference-as-source": (("list", "containers-storage:A B"), "A B"),
     "absent-scratch": (("check", "--scratch=/nowhere", "/mnt"), "/nowhere"),
-    "nothing-to-verify": (("verify", "/mnt"), "nothing says which images are expected"),
 }
 
 

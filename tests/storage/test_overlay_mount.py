@@ -255,3 +255,19 @@ def test_scratch_path_that_mount_would_misread_is_refused(
         mounted_layers(_layers(store), "os", scratch, Runner()),
     ):
         pytest.fail("was entered")
+
+
+def test_scratch_place_may_be_two_overlays_deep(store: Store, tmp_path: Path) -> None:
+    """As in a container whose host's root is an overlay, too: the kernel stacks no third one."""
+    script = (
+        "place=$1; shift\nfor i in 1 2; do\n"
+        'mkdir -p "$place/$i/m"; mount -t tmpfs tmpfs "$place/$i"\n'
+        'mkdir "$place/$i/u" "$place/$i/w" "$place/$i/l" "$place/$i/m"\n'
+        "lower=$place/$i/l; [ $i = 1 ] || lower=$place/1/m\n"
+        'mount -t overlay overlay -o "lowerdir=$lower,upperdir=$place/$i/u,workdir=$place/$i/w" '
+        '"$place/$i/m"\ndone\nexport TMPDIR="$place/2/m"\nexec "$@"\n'
+    )
+    place = tmp_path / "deep"
+    argv = _cli("list", f"containers-storage:{REFERENCE}")
+    done = run(unshared((place, *argv), prelude=script), env={**store.env, "TMPDIR": ""})
+    assert "quay.io/team/web:1" in done.stdout

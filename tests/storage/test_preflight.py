@@ -155,7 +155,7 @@ def test_layers_that_are_there_need_no_room(
     shutil.copytree(image_sources.extra_store.root, target.graph_root, symlinks=True)
     os.sync()
     free = os.statvfs(disk.mount)
-    (disk.mount / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - (1 << 20)))
+    (disk.mount / "filler").write_bytes(bytes(free.f_bfree * free.f_frsize - (2 << 20)))
     assert "the bound images need" in _said(check_space(_plan(image, target=target), target))
     with open_local_stores([image_sources.extra_store.root], RegistriesConf(aliases={})) as stores:
         present = resolve([bound(image_sources.extra.name)], [stores]).images

@@ -128,3 +128,9 @@ def test_without_a_deployment_the_receipt_demands_all(lab: Lab, names: tuple[str
     assert proven(lab) == sorted(names)
     collect(lab, names[1])
     assert f"no image has the name '{names[1]}'" in verify(lab, ok=6).stderr
+
+
+def test_target_that_says_nothing_of_itself_is_refuted(lab: Lab) -> None:
+    (problem,) = document(verify(lab, "--format=json", ok=6))["problems"]
+    assert problem["subject"] == str(lab.target)
+    assert "nothing says which images are expected" in problem["message"]

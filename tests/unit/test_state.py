@@ -38,6 +38,7 @@ FULL = Request(
     target=Path("/t"),
     backend=Backend.COMPOSEFS,
     allow_other_architecture=True,
+    no_space_check=True,
     engine=EngineChoice.SKOPEO,
     lock=Path("/l"),
     scratch=Path("/s"),

@@ -11,7 +11,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.block.fresh_filesystem import KERNEL, MIB, free_bytes
+from installer_plugin.block.fresh_filesystem import EXT4_SMALL, MIB, free_bytes
 from installer_plugin.errors import Problem
 from installer_plugin.events import iec
 
@@ -20,14 +20,17 @@ LABEL_BYTES = MIB
 FIRST = {"x86_64": MIB, "ppc64le": 4 * MIB}
 """For the firmware: BIOS-BOOT, PReP."""
 ESP = 512 * MIB
-ESP_COMPOSEFS = 2048 * MIB
-"""1024 MiB in bootc 1.16, twice that in later ones; a disk has to do for either."""
+ESP_COMPOSEFS = 1024 * MIB
+"""In bootc 1.16; twice that in later ones, where a disk that seems to do may not."""
 WITH_ESP = frozenset(("x86_64", "aarch64"))
 BOOT = 510 * MIB
 """A boot partition of its own, with ``--block-setup tpm2-luks`` only."""
 LUKS_HEADER = 16 * MIB
 EXT4_INODE = 16384
-"""Bytes for which mkfs.ext4 makes one inode."""
+"""Bytes for which mkfs.ext4 makes one inode; a fourth on a small file system."""
+MARGIN_PERCENT = 1
+"""Of the need, by which our sums may be too high: a disk that would just do is not refused."""
+OVERRIDE = "--no-space-check tries it all the same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ def _left_for_root(disk_size: int, layout: DiskLayout) -> int:
 
 
 def usable_bytes(root_bytes: int, layout: DiskLayout) -> int:
-    """Bytes that a fresh file system of *root_bytes* has free; the least of all where it is unknown."""
+    """Bytes that a fresh file system of *root_bytes* has free; the most of all where it is unknown."""
     size = root_bytes - (LUKS_HEADER if layout.tpm2_luks else 0)
     return free_bytes(size, layout.filesystem)
 
@@ -84,20 +87,20 @@ def disk_problems(
     """Why the system and its bound images will not fit on a disk of *disk_size* bytes."""
     root = planned_root_bytes(disk_size, layout)
     room = usable_bytes(root, layout)
-    kernel = 0 if layout.tpm2_luks or layout.composefs else KERNEL
-    needed = need.system + need.bound + kernel
+    # Kernel and initramfs take no room of their own: ostree links them to /boot, or they are elsewhere.
+    needed = (need.system + need.bound) * (100 - MARGIN_PERCENT) // 100
     if needed > room:
         message = (
             f"will have {iec(room)} free in a root file system of {iec(root)}, the system needs "
-            f"{iec(need.system + kernel)} and its bound images {iec(need.bound)}"
+            f"{iec(need.system)} and its bound images {iec(need.bound)}"
         )
         larger = layout.root_size is not None and _left_for_root(disk_size, layout) > root
-        hint = "raise --root-size" if larger else "use a larger disk or bind fewer images"
-        return (Problem(subject=subject, message=message, hint=hint),)
-    inodes = root // EXT4_INODE
+        do = "raise --root-size" if larger else "use a larger disk or bind fewer images"
+        return (Problem(subject=subject, message=message, hint=f"{do}; {OVERRIDE}"),)
+    inodes = root // (EXT4_INODE if root >= EXT4_SMALL else EXT4_INODE // 4)
     if layout.filesystem == "ext4" and need.inodes > inodes:
         message = f"will have {inodes} inodes, the system and its images need {need.inodes}"
-        hint = "use a larger disk, or another --filesystem"
+        hint = f"use a larger disk, or another --filesystem; {OVERRIDE}"
         return (Problem(subject=subject, message=message, hint=hint),)
     return ()
 

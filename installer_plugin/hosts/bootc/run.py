@@ -56,8 +56,9 @@ from installer_plugin.storage.selinux import find_policy
 
 STAGE = "install"
 COMPOSEFS_WARNING = (
-    "the composefs backend of bootc (seen up to 1.16) keeps only the OS image when it cleans up: its "
-    "next upgrade will remove the bound images; run 'podman pull' or install again"
+    "the composefs backend of bootc (seen up to 1.16) keeps only the OS image when it cleans up, and "
+    "fetches no bound images: the next 'bootc switch' or 'bootc upgrade' removes all of them at once, "
+    "from the running system too; run 'podman pull' or install again after it"
 )
 
 
@@ -170,7 +171,7 @@ class Run:
 
     def _require_room(self, images: tuple[ResolvedImage, ...], *, composefs: bool) -> None:
         install = self.asked.bootc
-        if install.verb is not Verb.TO_DISK:
+        if install.verb is not Verb.TO_DISK or self.work.request.no_space_check:
             return
         with configured():
             system = system_bytes(self.work.telling(Events()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from installer_plugin.block.fresh_filesystem import GIB, KERNEL, free_bytes
+from installer_plugin.block.fresh_filesystem import GIB, free_bytes
 from installer_plugin.errors import Problem
 from installer_plugin.events import iec
 from installer_plugin.hosts.image_builder.json_text import Node
@@ -32,8 +32,6 @@ class RootSize:
     disk: int
     """Bytes of the whole disk."""
     filesystem: str
-    own_boot: bool
-    """Whether kernels are on a file system of their own."""
 
 
 def find_root_size(install: Install) -> RootSize | None:
@@ -47,16 +45,7 @@ def find_root_size(install: Install) -> RootSize | None:
     whole = _number(disk.get("options", "size"))
     if size is None or whole is None:
         return None
-    mounts = install.stage.get("mounts")
-    targets = {
-        t.text for each in (mounts.items or [] if mounts else []) if (t := each.get("target"))
-    }
-    return RootSize(
-        root=size,
-        disk=whole,
-        filesystem=(kind.text or "").removeprefix(_PREFIX),
-        own_boot="/boot" in targets,
-    )
+    return RootSize(root=size, disk=whole, filesystem=(kind.text or "").removeprefix(_PREFIX))
 
 
 def _only(install: Install, kind: str) -> Node | None:
@@ -91,8 +80,7 @@ def room_problems(
         if size is None or not content.images:
             continue
         bound = need_of(tuple(missing_layers(content.images, frozenset()).values())).bytes
-        kernel = 0 if size.own_boot else KERNEL
-        needed = content.size + kernel + bound
+        needed = content.size + bound
         room = free_bytes(size.root, size.filesystem)
         if needed > room:
             # What a file system keeps for itself grows with it.
@@ -100,6 +88,6 @@ def room_problems(
             hint = larger.format(size=size.disk + growth, root=size.root + growth)
             message = (
                 f"will have {iec(room)} free in a root of {iec(size.root)}, the system needs "
-                f"{iec(content.size + kernel)} and its bound images {iec(bound)}"
+                f"{iec(content.size)} and its bound images {iec(bound)}"
             )
             yield Problem(subject=install.image.name, message=message, hint=hint)

@@ -46,11 +46,17 @@ class Need:
 
 
 def free_room(path: Path) -> Room:
-    """What is free on the file system of *path* or its nearest existing parent; raises OSError."""
+    """What is free on the file system of *path* or its nearest existing parent; raises OSError.
+
+    For root with what ext4 keeps for root, as bootc has it. btrfs counts what is left to allocate
+    among what is free for everybody alone.
+    """
     while not path.exists():
         path = path.parent
     stat = os.statvfs(path)
-    return Room(stat.f_bavail * stat.f_frsize, stat.f_favail if stat.f_files else None)
+    kept = stat.f_files and os.geteuid() == 0
+    blocks = stat.f_bfree if kept else stat.f_bavail
+    return Room(blocks * stat.f_frsize, stat.f_favail if stat.f_files else None)
 
 
 def room_hint(error: OSError | str, places: Sequence[Path], need: int = 1 << 20) -> str:
@@ -119,8 +125,12 @@ def need_of(layers: Sequence[tuple[ResolvedImage, Layer]]) -> Need:
     """Space for the layers: a tar stream pads files to 512 bytes, a file system to whole blocks."""
     files = sum(layer.entries for _, layer in layers)
     size = sum(layer.size for _, layer in layers)
-    records = max(RECORDS_FLOOR, int(size * RECORDS_SHARE)) if layers else 0
-    return Need(size + files * BLOCK // 2 + records, files)
+    return Need(need_bytes(size, files) if layers else 0, files)
+
+
+def need_bytes(size: int, entries: int) -> int:
+    """What layers of *size* bytes of tar streams with so many entries take on a disk."""
+    return size + entries * BLOCK // 2 + max(RECORDS_FLOOR, int(size * RECORDS_SHARE))
 
 
 def layers_to_copy(images: Sequence[ResolvedImage], target: TargetStore) -> MissingLayers:

@@ -14,8 +14,14 @@ from installer_plugin.process.runner import Command, CommandError, Runner, priva
 from installer_plugin.storage.store.graph_root import DRIVER, GraphRoot
 from installer_plugin.storage.store.records import LayerRecord
 
-MOUNT_SCRIPT = 'mount -t overlay overlay -o "$1" "$2" && echo mounted && exec cat'
-"""Mounts, says so, and keeps its mount namespace alive until its stdin is closed."""
+MOUNT_SCRIPT = (
+    'mount -t tmpfs tmpfs "$3" && mount -t overlay overlay -o "$1" "$2" && echo mounted && exec cat'
+)
+"""Mounts, says so, and keeps its mount namespace alive until its stdin is closed.
+
+The empty directory gets a file system of its own: the scratch place may itself be on an overlay above
+another, as in a container, and the kernel stacks no third one (FILESYSTEM_MAX_STACK_DEPTH).
+"""
 MOUNT_ENV = MappingProxyType({"LIBMOUNT_FORCE_MOUNT2": "always"})
 """One page for all options. By fsconfig(2), which mount takes since util-linux 2.39, it were 256 bytes."""
 
@@ -27,7 +33,9 @@ def mount_argv(layers: Sequence[Path], empty: Path, mount_point: Path) -> tuple[
     """
     lower = ":".join(_plain(path) for path in (*reversed(layers), empty))
     options = f"ro,lowerdir={lower}"
-    return private_mounts_argv(("sh", "-c", MOUNT_SCRIPT, "mount", options, str(mount_point)))
+    return private_mounts_argv(
+        ("sh", "-c", MOUNT_SCRIPT, "mount", options, str(mount_point), str(empty))
+    )
 
 
 def _plain(path: Path) -> str:
