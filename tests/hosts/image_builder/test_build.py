@@ -229,11 +229,19 @@ def test_what_cannot_be_opened_is_said_and_not_taken_for_proven(machine: Pipelin
     assert f"{path}: not opened (a gzip file); proven while it was built" in done.stdout
 
 
-def test_an_archive_is_refused_before_it_is_built_where_only_opening_it_would_prove_it(
-    machine: Pipeline,
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("gce", "the export 'gce' is an archive, which cannot be opened"),
+        ("vmdk", "the export 'vmdk' is a compressed vmdk file, which cannot be written in place"),
+    ],
+)
+def test_what_cannot_be_filled_afterwards_is_refused_before_it_is_built(
+    kind: str, said: str, machine: Pipeline
 ) -> None:
-    done = machine.disk(OLD, kind="gce", ok=4)
-    assert "the export 'gce' is an archive, which cannot be opened" in done.stderr
+    done = machine.disk(OLD, kind=kind, ok=4)
+    assert said in done.stderr
+    assert "hint: use a build container with Python 3.11 or later" in done.stderr
     assert not machine.was_built()
 
 
