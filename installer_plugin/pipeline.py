@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from installer_plugin.block.target import make_writable
+from installer_plugin.block.target import forget_memory, make_writable
 from installer_plugin.declared import configured, nothing_bound
 from installer_plugin.demands import demands_of
 from installer_plugin.errors import ConfigError
@@ -135,7 +135,9 @@ def copy_images(work: Work) -> Finished:
         if known.images and not work.request.dry_run:
             if disk:
                 make_writable(disk, inner.runner)
-            for step in DOING.values():
+            for stage, step in DOING.items():
+                if disk and stage is Stage.VERIFY:
+                    forget_memory(disk)
                 known = step(inner, opened, known)
         return Finished(
             target=shown(str(target.physical_root)),

@@ -141,6 +141,8 @@ class OpenedTarget:
     """Mounted read-only by us; always so at first, see ``opened.make_writable``."""
     boot: tuple[Path, ...] = ()
     """Where boot file systems beside the root are mounted, see ``OpenOptions.with_boot``."""
+    export: Path | None = None
+    """The file that shows an image of another format as a disk, see ``target.forget_memory``."""
 
     def shown(self, text: str) -> str:
         """*text*, with paths below the physical root told as paths inside of what was named."""

@@ -52,6 +52,7 @@ class Opening:
             device=root.volume.device,
             read_only=True,
             boot=self._boot(finder) if self.options.with_boot else (),
+            export=finder.backing.path if finder.backing and not finder.backing.direct else None,
         )
 
     def open_boot(self) -> tuple[Path, ...]:

@@ -13,6 +13,7 @@ from installer_plugin.block import opener
 from installer_plugin.block.backends import STAGE
 from installer_plugin.block.base import OpenedTarget, OpenOptions
 from installer_plugin.block.disk_image_format import require_disk
+from installer_plugin.block.image_export import DAEMON
 from installer_plugin.block.luks import require_key
 from installer_plugin.block.namespace import own_mounts
 from installer_plugin.block.opener import Opening
@@ -93,6 +94,27 @@ def make_writable(target: OpenedTarget, runner: Runner) -> None:
     except CommandError as error:
         hint = "look at its file system with fsck"
         raise HostError(error.problem(str(target.named), hint=hint)) from error
+
+
+def forget_memory(target: OpenedTarget) -> None:
+    """Have what is read of an image of another format come from its own file, not from memory.
+
+    Its loop device reads what FUSE shows, of which the kernel keeps pages: for a second after they
+    were written, reading past the page cache of the file system on it still finds them. What was
+    written has to be on the disk by now. Raises HostError.
+    """
+    if target.export is None:
+        return
+    try:
+        fd = os.open(target.export, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        message = f"cannot be read from its own file: {error.strerror}"
+        hint = f"is the {DAEMON} of this run still there?"
+        raise HostError.of(str(target.named), message, hint=hint) from error
 
 
 @contextmanager

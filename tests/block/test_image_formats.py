@@ -1,6 +1,7 @@
 """Disk images of qemu's formats as targets, as image-builder makes them."""
 
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from installer_plugin.block.target import forget_memory, make_writable
 from installer_plugin.errors import ConfigError, HostError
+from installer_plugin.process.runner import Runner
 from tests.block.scene import ROOT, SYSTEM, Opener, Part, make_disk
 from tests.faults.scene import APP, SMALL, Images, build_images, large_images
 from tests.support.commands import run, unshared
@@ -116,6 +119,38 @@ def test_a_flipped_byte_is_found(raw: Path, images: Images, source: Path) -> Non
     raw.write_bytes(content)
     done = product("verify", converted(raw, "qcow2"), env={}, ok=(6,))
     assert "base/large" in done.stderr
+
+
+def test_what_is_read_back_comes_from_the_images_own_file(raw: Path, opener: Opener) -> None:
+    """The kernel keeps what a loop device has read and written through FUSE, for a second at least."""
+    disk = converted(raw, "qcow2")
+    seen = []
+    with opener(disk, read_only=False) as target:
+        make_writable(target, Runner())
+        for number in range(20):
+            text = b"%08d" % number + os.urandom(8184)
+            file = target.physical_root / f"file-{number}"
+            file.write_bytes(text)
+            run(("sync", "--file-system", file))
+            with disk.open("r+b", buffering=0) as below:
+                below.seek(disk.read_bytes().index(text))
+                below.write(b"tampered")
+                os.fsync(below.fileno())
+            read_directly(file)
+            forget_memory(target)
+            seen.append(read_directly(file)[:8])
+    assert seen == [b"tampered"] * 20
+
+
+def read_directly(file: Path) -> bytes:
+    """Read 8 KiB past the page cache of the file system."""
+    fd = os.open(file, os.O_RDONLY | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, 8192) as buffer:
+            os.preadv(fd, [buffer], 0)
+            return buffer[:]
+    finally:
+        os.close(fd)
 
 
 def test_what_is_only_read_is_not_changed(raw: Path, opener: Opener) -> None:

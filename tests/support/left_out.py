@@ -1,5 +1,6 @@
 """Leaves out what this machine cannot show at all, and says so in the last lines of a run."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from tests.support.kernel import MISSING, NO_VFAT, device_mapper, vfat
 from tests.support.workers import is_worker
 
 _OUTPUT = "left-out"
+OSBUILD_IMAGE = "OSBUILD_OS_IMAGE"
+"""Variable with the name of a bootc OS image, for builds with image-builder and osbuild themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ NEEDS: Mapping[str, Need] = {
     "bootc": Need(
         lambda: shutil.which("bootc") is not None,
         "that compare with bootc itself: it is not in PATH; the stand-in was used",
+    ),
+    "osbuild": Need(
+        lambda: OSBUILD_IMAGE in os.environ,
+        f"with image-builder and osbuild themselves: {OSBUILD_IMAGE} names no OS image to build "
+        "from; stand-ins were used",
     ),
 }
 """By marker."""

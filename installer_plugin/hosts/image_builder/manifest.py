@@ -89,7 +89,7 @@ class Manifest:
 def read_manifest(content: bytes, subject: str) -> Manifest:
     """Take a manifest apart; raises ConfigError that says what was looked for, and where."""
     if len(content) > SIZE_LIMIT:
-        message = f"has {len(content)} bytes, expected an osbuild manifest of {SIZE_LIMIT} at most"
+        message = f"has more than {SIZE_LIMIT} bytes, expected an osbuild manifest"
         raise _wrong(subject, message)
     try:
         text = content.decode()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from installer_plugin.errors import PreflightError, Problem
+from installer_plugin.hosts.image_builder.json_text import Node
 from installer_plugin.hosts.image_builder.manifest import Manifest
 from installer_plugin.hosts.image_builder.rewrite import Mode
 from installer_plugin.model import ResolvedImage
@@ -16,6 +17,9 @@ ARCHIVES = frozenset((
     "org.osbuild.zip",
 ))  # fmt: skip
 """Last stages of pipelines whose result is not a disk that could be opened."""
+
+COMPRESSED_VMDK = "streamOptimized"
+"""Subformat in which image-builder makes vmdk files: it is read, but cannot be written in place."""
 
 
 class When(StrEnum):
@@ -28,6 +32,16 @@ class When(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Exports:
+    """What cannot be done with the results that are wanted, by their names."""
+
+    archives: tuple[str, ...] = ()
+    """They cannot be opened as disks."""
+    read_only: tuple[str, ...] = ()
+    """They can be opened, and not written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A mode with its reason, both for the log."""
 
@@ -36,16 +50,21 @@ class Choice:
 
 
 def choose_mode(
-    when: When, images: Sequence[ResolvedImage], *, new_python: bool, archives: Sequence[str] = ()
+    when: When,
+    images: Sequence[ResolvedImage],
+    *,
+    new_python: bool,
+    exports: Exports = Exports(),
 ) -> Choice:
-    """The mode for *images*; *archives* are exports that cannot be opened afterwards.
+    """The mode for *images* and what is wanted of the build.
 
     Raises PreflightError for one that cannot serve, with all that speaks against it.
     """
+    closed = tuple(_not_filled(exports))
     against: dict[Mode, tuple[str, ...]] = {
         Mode.STAGE: () if new_python else ("the build root has no Python 3.11 or later",),
-        Mode.STOCK: (*_not_for_skopeo(images), *_not_opened(archives)),
-        Mode.AFTER: _not_opened(archives),
+        Mode.STOCK: (*_not_for_skopeo(images), *closed),
+        Mode.AFTER: closed,
     }
     if when is not When.AUTO:
         mode = Mode(when)
@@ -68,8 +87,11 @@ def _not_for_skopeo(images: Sequence[ResolvedImage]) -> tuple[str, ...]:
     return (f"osbuild's own stage cannot name {pinned[0]}, which is pinned by its digest",)
 
 
-def _not_opened(archives: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"the export {name!r} is an archive, which cannot be opened" for name in archives)
+def _not_filled(exports: Exports) -> Iterator[str]:
+    for name in exports.archives:
+        yield f"the export {name!r} is an archive, which cannot be opened"
+    for name in exports.read_only:
+        yield f"the export {name!r} is a compressed vmdk file, which cannot be written in place"
 
 
 def _unsuitable(when: When, reasons: Sequence[str]) -> PreflightError:
@@ -81,8 +103,20 @@ def _unsuitable(when: When, reasons: Sequence[str]) -> PreflightError:
     return PreflightError(*problems)
 
 
-def archives_in(manifest: Manifest, exports: Sequence[str]) -> tuple[str, ...]:
-    """The exports whose last stage packs what was built."""
-    last = {place.name: place.stages[-1].get("type") for place in manifest.places if place.stages}
-    kinds = ((name, last.get(name)) for name in exports)
-    return tuple(name for name, kind in kinds if kind is not None and kind.text in ARCHIVES)
+def exports_of(manifest: Manifest, names: Sequence[str]) -> Exports:
+    """What the last stages of these pipelines make of what was built."""
+    last = {place.name: place.stages[-1] for place in manifest.places if place.stages}
+    wanted = {name: last[name] for name in names if name in last}
+    return Exports(
+        archives=tuple(name for name, stage in wanted.items() if _text(stage, "type") in ARCHIVES),
+        read_only=tuple(
+            name
+            for name, stage in wanted.items()
+            if _text(stage, "options", "format", "subformat") == COMPRESSED_VMDK
+        ),
+    )
+
+
+def _text(stage: Node, *keys: str) -> str | None:
+    found = stage.get(*keys)
+    return found.text if found else None

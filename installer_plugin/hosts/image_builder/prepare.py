@@ -17,7 +17,7 @@ from installer_plugin.hosts.image_builder.manifest import (
     read_manifest,
     require_installs,
 )
-from installer_plugin.hosts.image_builder.mode import Choice, When, archives_in, choose_mode
+from installer_plugin.hosts.image_builder.mode import Choice, When, choose_mode, exports_of
 from installer_plugin.hosts.image_builder.os_image import (
     OsImageContent,
     has_new_python,
@@ -71,9 +71,9 @@ def prepare(content: bytes, subject: str, wish: Wish, work: Work) -> Prepared:
     any_room = work.request.no_space_check
     problems = () if any_room else tuple(room_problems(manifest, contents, wish.larger))
     errors: list[BoundImagesError] = [PreflightError(*problems)] if problems else []
-    archives = archives_in(manifest, wish.exports)
+    exports = exports_of(manifest, wish.exports)
     try:
-        choice = choose_mode(wish.when, images, new_python=python, archives=archives)
+        choice = choose_mode(wish.when, images, new_python=python, exports=exports)
     except PreflightError as error:
         raise joined([*errors, error]) from error
     if errors:

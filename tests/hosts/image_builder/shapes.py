@@ -77,6 +77,16 @@ def several_disks() -> Json:
     return manifest
 
 
+def two_builds() -> Json:
+    """Two pipelines that install, each with a build root of its own."""
+    manifest = several_disks()
+    second = deepcopy(pipeline(manifest, "build"))
+    second["name"] = "build-two"
+    manifest["pipelines"].insert(1, second)
+    pipeline(manifest, "image-two")["build"] = "name:build-two"
+    return manifest
+
+
 def composefs() -> Json:
     manifest = made("raw")
     stage(manifest, INSTALL)["options"]["composefs"] = True
@@ -108,6 +118,7 @@ SHAPES = {
     "lvm": lvm(),
     "btrfs": btrfs(),
     "several-disks": several_disks(),
+    "two-builds": two_builds(),
     "composefs": composefs(),
     "pulled": pulled(),
     "unknown-stage": unknown_stage(),

@@ -150,8 +150,11 @@ class Build:
                 case "gce":
                     run(("tar", "-czSf", place / "image.tar.gz", "-C", self.work, "disk.raw"))
                 case _:
-                    argv = ("qemu-img", "convert", "-O", name, self.disk, place / f"disk.{name}")
-                    run(argv)
+                    (last,) = pipeline(self.manifest, name)["stages"]
+                    how = last["options"]["format"].get("subformat")
+                    options = ("-o", f"subformat={how}") if how else ()
+                    file = place / f"disk.{name}"
+                    run(("qemu-img", "convert", "-O", name, *options, self.disk, file))
 
 
 def parse() -> argparse.Namespace:

@@ -229,11 +229,19 @@ def test_what_cannot_be_opened_is_said_and_not_taken_for_proven(machine: Pipelin
     assert f"{path}: not opened (a gzip file); proven while it was built" in done.stdout
 
 
-def test_an_archive_is_refused_before_it_is_built_where_only_opening_it_would_prove_it(
-    machine: Pipeline,
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("gce", "the export 'gce' is an archive, which cannot be opened"),
+        ("vmdk", "the export 'vmdk' is a compressed vmdk file, which cannot be written in place"),
+    ],
+)
+def test_what_cannot_be_filled_afterwards_is_refused_before_it_is_built(
+    kind: str, said: str, machine: Pipeline
 ) -> None:
-    done = machine.disk(OLD, kind="gce", ok=4)
-    assert "the export 'gce' is an archive, which cannot be opened" in done.stderr
+    done = machine.disk(OLD, kind=kind, ok=4)
+    assert said in done.stderr
+    assert "hint: use a build container with Python 3.11 or later" in done.stderr
     assert not machine.was_built()
 
 
@@ -319,6 +327,20 @@ def test_a_builder_that_calls_no_osbuild_guarantees_nothing(machine: Pipeline) -
     assert "without having called osbuild through PATH: nothing is guaranteed" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [("echo nothing", "<stdin>: is not JSON"), ("cat /dev/null", "<stdin>: is not JSON")],
+)
+def test_what_a_builder_sends_in_the_place_of_a_manifest_reaches_no_osbuild(
+    sent: str, said: str, machine: Pipeline
+) -> None:
+    sends = f"#!/bin/sh\n{sent} | osbuild --output-directory {machine.output} -\n"
+    (machine.programs / "image-builder").write_text(sends)
+    done = machine.disk(OS, ok=2)
+    assert said in done.stderr
+    assert not machine.was_built()
+
+
 def test_a_failing_build_is_the_builders_failure(machine: Pipeline) -> None:
     (machine.programs / "osbuild").write_text(
         '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho broken >&2\nexit 1\n'
@@ -352,7 +374,7 @@ def test_a_manifest_is_rewritten_for_those_who_keep_manifests(machine: Pipeline)
     [
         (b"nothing", "is not JSON"),
         (b'{"version": "2", "pipelines": []}', "has no stage org.osbuild.bootc.install-to-file"),
-        (b" " * 50_000_000, "expected an osbuild manifest of 33554432 at most"),
+        (b" " * 50_000_000, "has more than 33554432 bytes, expected an osbuild manifest"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
