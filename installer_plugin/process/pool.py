@@ -61,7 +61,7 @@ def do_jobs(
         with ThreadPoolExecutor(max(len(shares), 1), thread_name_prefix="crew") as pool:
             members = [pool.submit(work, share) for share in shares]
             try:
-                yield from _joined(crew.said(members), shares)
+                yield from _joined(crew.said(members), jobs, shares)
             finally:
                 crew.end(members)
 
@@ -115,20 +115,20 @@ def shared_out(jobs: Sequence[Job], workers: int) -> list[Share]:
     return [share for share in shares if share]
 
 
-def _joined(said: Iterator[Moved | Ended], shares: Sequence[Share]) -> Generator[Moved | Ended]:
-    """The same, but a job ends once: with its last part, and the result that one part has."""
+def _joined(
+    said: Iterator[Moved | Ended], jobs: Sequence[Job], shares: Sequence[Share]
+) -> Generator[Moved | Ended]:
+    """The same, but a job ends once: with its last part."""
     left = Counter(index for share in shares for index, _ in share)
-    results: dict[int, object] = {}
+    results: dict[int, list[object]] = {index: [] for index, count in left.items() if count > 1}
     for message in said:
-        if isinstance(message, Ended):
-            left[message.index] -= 1
-            if message.result is not None:
-                results[message.index] = message.result
-            if left[message.index]:
-                continue
-            yield Ended(message.index, results.pop(message.index, None))
-        else:
+        if not isinstance(message, Ended) or message.index not in results:
             yield message
+            continue
+        results[message.index].append(message.result)
+        job = jobs[message.index]
+        if len(results[message.index]) == left[message.index] and isinstance(job, SharedJob):
+            yield Ended(message.index, job.joined(results.pop(message.index)))
 
 
 def _worthwhile(jobs: Sequence[Job]) -> int:

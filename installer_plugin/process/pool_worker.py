@@ -45,9 +45,11 @@ class SharedJob(Job, Protocol):
     def parts(self, count: int) -> AbstractContextManager[Sequence[Job]]:
         """A job for each of *count* workers who begin at about the same time.
 
-        What they have in common is kept until the context is left. Each gives the same result that the
-        whole job has, or None.
+        What they have in common is kept until the context is left.
         """
+
+    def joined(self, results: Sequence[object]) -> object:
+        """The result of the whole, of those that the parts have given; raises OSError and DataError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.model import DiffId
 from installer_plugin.process.pool_worker import Progress
 from installer_plugin.process.turns import Turns, turns
+from installer_plugin.storage.layer.piece_ring import OrderedHash, Preparer, Ring, ring
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading, prove_layer
+from installer_plugin.storage.layer.proof_parts import Part, PartProof, joined_proof, prove_part
 from installer_plugin.storage.layer.tree_copy import (
     READ_HINT,
     copy_part,
@@ -70,6 +74,9 @@ class CopyLayer:
             except DataError as error:
                 subject = f"{self.shown}{error.subject}"
                 raise DataError(subject, error.message, hint=error.hint) from error
+
+    def joined(self, _results: Sequence[object]) -> None:
+        """The last part has done everything."""
 
     @contextmanager
     def parts(self, count: int) -> Iterator[Sequence[CopyPart]]:
@@ -130,6 +137,52 @@ class ProveLayer:
         """See :func:`~installer_plugin.storage.layer.proof.prove_layer`."""
         with Rootfs.open(self.store) as root:
             return prove_layer(root, self.claim, progress, self.reading)
+
+    @contextmanager
+    def parts(self, count: int) -> Iterator[Sequence[ProvePart]]:
+        """The same, done by *count* processes together."""
+        with turns() as chunks, ring(count) as pieces:
+            yield [ProvePart(self, number, count, chunks, pieces) for number in range(count)]
+
+    def joined(self, results: Sequence[object]) -> LayerProof:
+        """What the parts' proofs come to."""
+        with Rootfs.open(self.store) as root:
+            parts = [part for part in results if isinstance(part, PartProof)]
+            return joined_proof(root, self.claim, self.reading, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvePart:
+    """One process's part of the proof of a layer."""
+
+    layer: ProveLayer
+    number: int
+    """The first one, 0, also hashes what all prepare."""
+    count: int
+    chunks: Turns
+    pieces: Ring
+
+    @property
+    def weight(self) -> int:
+        """An equal part of the whole, as far as is known."""
+        return self.layer.weight // self.count
+
+    def run(self, progress: Progress) -> PartProof:
+        """See :func:`~installer_plugin.storage.layer.proof_parts.prove_part`."""
+        layer = self.layer
+        with ExitStack() as stack:
+            root = stack.enter_context(Rootfs.open(layer.store))
+            take_turn = stack.enter_context(self.chunks.taken())
+            if not layer.reading.content:
+                return prove_part(root, layer.claim, layer.reading, Part(take_turn, progress, None))
+            digest: Future[DiffId | None] | None = None
+            if self.number == 0:
+                thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="hash"))
+                digest = thread.submit(stack.enter_context(OrderedHash(self.pieces)).run)
+            with Preparer(self.pieces, self.number, progress) as preparer:
+                part = Part(take_turn, progress, preparer)
+                proof = prove_part(root, layer.claim, layer.reading, part)
+            return replace(proof, diff_id=digest.result() if digest else None)
 
 
 def path_for_others(root: Rootfs) -> Path:
