@@ -9,8 +9,10 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 
 from installer_plugin.process.pool_worker import (
     Ended,
@@ -20,6 +22,7 @@ from installer_plugin.process.pool_worker import (
     Message,
     Moved,
     Share,
+    SharedJob,
     work_off,
 )
 from installer_plugin.process.processors import usable_processors
@@ -34,8 +37,10 @@ from installer_plugin.process.runner import (
 PROGRAM = "installer_plugin.process.pool_worker"
 MAX_WORKERS = 4
 """More processes than this wait for the disk."""
-WORTH_A_PROCESS = 64 << 20
+WORTH_A_PROCESS = 512 << 20
 """Bytes of work below which it takes longer to start processes than they save."""
+WORTH_SHARING = 256 << 20
+"""Bytes of one job below which it is done by one process, whatever the others do meanwhile."""
 END_SECONDS = 0.05
 """How often processes that are still running are ended."""
 
@@ -50,14 +55,53 @@ def do_jobs(
     by then.
     """
     crew = _Crew(runner.another())
-    shares = shared_out(jobs, workers or _worthwhile(jobs))
-    work = crew.work if len(shares) > 1 else crew.work_here
-    with ThreadPoolExecutor(max(len(shares), 1), thread_name_prefix="crew") as pool:
-        members = [pool.submit(work, share) for share in shares]
-        try:
-            yield from crew.said(members)
-        finally:
-            crew.end(members)
+    with ExitStack() as common:
+        shares = _assigned(jobs, workers or _worthwhile(jobs), common)
+        work = crew.work if len(shares) > 1 else crew.work_here
+        with ThreadPoolExecutor(max(len(shares), 1), thread_name_prefix="crew") as pool:
+            members = [pool.submit(work, share) for share in shares]
+            try:
+                yield from _joined(crew.said(members), jobs, shares)
+            finally:
+                crew.end(members)
+
+
+def _assigned(jobs: Sequence[Job], workers: int, common: ExitStack) -> list[Share]:
+    """The jobs of each of *workers*: first its parts of those that all do together, then whole ones.
+
+    *common* keeps what the parts share. Parts come in the same order for all: nobody waits for
+    somebody who waits for him.
+    """
+    together = set(worth_sharing(jobs, workers))
+    parts: list[list[tuple[int, Job]]] = [[] for _ in range(workers)]
+    for index, job in _chosen(jobs, together):
+        own = common.enter_context(job.parts(workers))
+        for worker, part in enumerate(own):
+            parts[worker].append((index, part))
+    whole = [(index, job) for index, job in enumerate(jobs) if index not in together]
+    shares = shared_out([job for _, job in whole], workers)
+    renumbered = [[(whole[number][0], job) for number, job in share] for share in shares]
+    renumbered += [[] for _ in range(workers - len(renumbered))]
+    return [share for share in map(list.__add__, parts, renumbered) if share]
+
+
+def _chosen(jobs: Sequence[Job], chosen: Container[int]) -> Iterator[tuple[int, SharedJob]]:
+    """The chosen jobs, each with its number."""
+    for index, job in enumerate(jobs):
+        if index in chosen and isinstance(job, SharedJob):
+            yield index, job
+
+
+def worth_sharing(jobs: Sequence[Job], workers: int) -> Iterator[int]:
+    """Numbers of the jobs that would keep one worker busy when the others have nothing left to do."""
+    fair = sum(job.weight for job in jobs) / workers
+    for index, job in enumerate(jobs):
+        if (
+            workers > 1
+            and job.weight >= max(WORTH_SHARING, fair / 2)
+            and isinstance(job, SharedJob)
+        ):
+            yield index
 
 
 def shared_out(jobs: Sequence[Job], workers: int) -> list[Share]:
@@ -69,6 +113,22 @@ def shared_out(jobs: Sequence[Job], workers: int) -> list[Share]:
         shares[least].append((index, job))
         loads[least] += max(job.weight, 1)
     return [share for share in shares if share]
+
+
+def _joined(
+    said: Iterator[Moved | Ended], jobs: Sequence[Job], shares: Sequence[Share]
+) -> Generator[Moved | Ended]:
+    """The same, but a job ends once: with its last part."""
+    left = Counter(index for share in shares for index, _ in share)
+    results: dict[int, list[object]] = {index: [] for index, count in left.items() if count > 1}
+    for message in said:
+        if not isinstance(message, Ended) or message.index not in results:
+            yield message
+            continue
+        results[message.index].append(message.result)
+        job = jobs[message.index]
+        if len(results[message.index]) == left[message.index] and isinstance(job, SharedJob):
+            yield Ended(message.index, job.joined(results.pop(message.index)))
 
 
 def _worthwhile(jobs: Sequence[Job]) -> int:

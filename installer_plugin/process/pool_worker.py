@@ -10,8 +10,9 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from installer_plugin.errors import DataError
 
@@ -31,10 +32,24 @@ class Job(Protocol):
 
     @property
     def weight(self) -> int:
-        """How much it is, in bytes."""
+        """How much it is, in bytes; what takes time for other reasons counts as so many bytes."""
 
     def run(self, progress: Progress) -> object:
         """Do it; raises OSError and DataError."""
+
+
+@runtime_checkable
+class SharedJob(Job, Protocol):
+    """A job that several workers can do together."""
+
+    def parts(self, count: int) -> AbstractContextManager[Sequence[Job]]:
+        """A job for each of *count* workers who begin at about the same time.
+
+        What they have in common is kept until the context is left.
+        """
+
+    def joined(self, results: Sequence[object]) -> object:
+        """The result of the whole, of those that the parts have given; raises OSError and DataError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from installer_plugin.model import Expected, ImageId, VerifiedImage
 from installer_plugin.process.pool import do_jobs
 from installer_plugin.process.pool_worker import Ended
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.layer.jobs import ProveLayer, path_for_others
+from installer_plugin.storage.layer.jobs import ProveLayer, layer_work, path_for_others
 from installer_plugin.storage.layer.page_cache import forget_files
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading
 from installer_plugin.storage.store.consistency import layer_problems, opening_problems, short
@@ -180,7 +180,12 @@ def _prove(
     meter = _Meter(cases, read, events)
     place = path_for_others(store.root)
     jobs = [
-        ProveLayer(place, claim, Reading(content=claim not in known, drop_cache=options.drop_cache))
+        ProveLayer(
+            place,
+            claim,
+            Reading(content=claim not in known, drop_cache=options.drop_cache),
+            layer_work(store.root, claim.id, claim.size if claim not in known else 0),
+        )
         for claim in claims
     ]
     proofs: dict[LayerClaim, LayerProof] = {}

@@ -12,7 +12,7 @@ import pytest
 from installer_plugin.storage.layer import direct_io
 from installer_plugin.storage.layer.direct_io import BLOCK, LARGE, PIECE
 from installer_plugin.storage.layer.file_copy import ContentCopy, Moved
-from installer_plugin.storage.layer.tar_stream import TarStream
+from installer_plugin.storage.layer.tar_stream import Hash, TarStream
 from tests.support.disks import FsKind, LoopFs, LoopFsFactory
 from tests.support.leftovers import open_descriptors
 
@@ -52,9 +52,14 @@ def hashed(
 ) -> tuple[str, list[str]]:
     """The hash of a stream that is these bytes of the file, and what was found wrong with it."""
     faults: list[str] = []
-    with TarStream(FOREVER, progress, lambda _, fault: faults.append(fault)) as stream:
+    whole = Hash(progress)
+    with (
+        whole,
+        TarStream(FOREVER, progress, lambda _, fault: faults.append(fault), whole) as stream,
+    ):
         stream.add_file(os.open(path, os.O_RDONLY), size, b"/large")
-        diff_id = stream.diff_id()
+        stream.drain()
+        diff_id = whole.diff_id()
         assert stream.broken == bool(faults)
     return diff_id.removeprefix("sha256:"), faults
 

@@ -1,12 +1,14 @@
 """Jobs on layers: who does them, what is heard of them, and that all of them end."""
 
+from __future__ import annotations
+
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +16,17 @@ import pytest
 
 from installer_plugin.errors import DataError
 from installer_plugin.process import pool
-from installer_plugin.process.pool import WORTH_A_PROCESS, do_jobs, shared_out
-from installer_plugin.process.pool_worker import Ended, Inbox, Message, Moved, lines_of
+from installer_plugin.process.pool import (
+    WORTH_A_PROCESS,
+    WORTH_SHARING,
+    do_jobs,
+    shared_out,
+    worth_sharing,
+)
+from installer_plugin.process.pool_worker import Ended, Inbox, Job, Message, Moved, lines_of
 from installer_plugin.process.procfs import lives
 from installer_plugin.process.runner import Command, CommandError, Runner
+from installer_plugin.process.turns import Turns, turns
 
 SECONDS = 20
 
@@ -257,3 +266,80 @@ def test_only_what_the_pool_has_started_is_ended(
         finally:
             (tmp_path / "go").touch()
         assert meanwhile.result() == "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several take numbers, until there are none left; one may die when it has taken its first."""
+
+    last: int
+    deadly: bool = False
+    weight: int = pool.WORTH_SHARING
+
+    def run(self, progress: Callable[[int], None]) -> list[int]:
+        return list(range(self.last))
+
+    def joined(self, results: Sequence[object]) -> list[int]:
+        return sorted(number for part in results if isinstance(part, list) for number in part)
+
+    @contextmanager
+    def parts(self, count: int) -> Iterator[list[TogetherPart]]:
+        with turns() as numbers, turns() as ends:
+            yield [TogetherPart(self, numbers, ends, count)] * count
+
+
+@dataclass(frozen=True, slots=True)
+class TogetherPart:
+    job: Together
+    numbers: Turns
+    ends: Turns
+    count: int
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> list[int] | None:
+        taken = []
+        with self.numbers.taken() as take, self.ends.taken() as end:
+            while (number := take()) < self.job.last:
+                taken.append(number)
+                progress(1)
+                if self.job.deadly and number == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            while self.job.deadly:  # the others wait for the dead one's part, which never comes
+                time.sleep(1)
+            end()
+            return taken
+
+
+def test_job_that_is_shared_ends_once_and_with_the_last_of_its_parts() -> None:
+    jobs: list[Job] = [Told("a"), Together(500), Told("b"), Together(3)]
+    said = list(do_jobs(jobs, Runner(), 3))
+    ended = {each.index: each.result for each in said if isinstance(each, Ended)}
+    assert sorted(each.index for each in said if isinstance(each, Ended)) == [0, 1, 2, 3]
+    assert ended[1] == list(range(500))
+    assert isinstance(ended[0], tuple)
+    assert sum(each.count for each in said if isinstance(each, Moved) and each.index == 1) <= 500
+
+
+def test_parts_of_a_worker_that_dies_leave_nobody_waiting() -> None:
+    began = time.monotonic()
+    with pytest.raises(CommandError, match="was ended by SIGKILL"):
+        list(do_jobs([Together(1000, deadly=True)], Runner(), 2))
+    assert time.monotonic() - began < SECONDS
+
+
+@pytest.mark.parametrize(
+    ("weights", "workers", "shared"),
+    [
+        ([WORTH_SHARING], 1, []),
+        ([WORTH_SHARING], 2, [0]),
+        ([WORTH_SHARING - 1], 2, []),
+        ([8 * WORTH_SHARING, WORTH_SHARING, WORTH_SHARING], 2, [0]),
+        ([WORTH_SHARING] * 8, 2, []),
+    ],
+)
+def test_job_is_shared_when_it_would_keep_one_worker_busy_alone(
+    weights: list[int], workers: int, shared: list[int]
+) -> None:
+    jobs = [Together(1, weight=weight) for weight in weights]
+    assert list(worth_sharing(jobs, workers)) == shared
+    assert not list(worth_sharing([Told("whole", weight) for weight in weights], workers))

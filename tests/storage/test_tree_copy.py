@@ -4,15 +4,19 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from installer_plugin.errors import DataError
 from installer_plugin.storage.layer import file_copy
+from installer_plugin.storage.layer.entry_copy import AHEAD_FILES
 from installer_plugin.storage.layer.file_copy import Moved
-from installer_plugin.storage.layer.jobs import CopyLayer
-from installer_plugin.storage.layer.tree_copy import AHEAD_FILES, OPEN_LEVELS, copy_tree
+from installer_plugin.storage.layer.jobs import CopyLayer, CopyPart
+from installer_plugin.storage.layer.tree_copy import BUNDLE, OPEN_LEVELS, copy_tree
 from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.leftovers import open_descriptors
 from tests.support.tricky import write_base, write_tree
@@ -54,11 +58,56 @@ def _xattrs(path: bytes) -> dict[str, bytes]:
     return {name: os.getxattr(path, name, follow_symlinks=False) for name in sorted(names)}
 
 
+class _Together:
+    """How many copy a tree together."""
+
+    workers = 1
+
+
+together = _Together()
+
+
+@pytest.fixture(params=[1, 3], ids=["alone", "together"])
+def _alone_or_together(request: pytest.FixtureRequest) -> Iterator[None]:
+    together.workers = request.param
+    yield
+    together.workers = 1
+
+
+pytestmark = pytest.mark.usefixtures("_alone_or_together")
+
+
+def _copy_together(source: int, target: Path, moved: Moved) -> None:
+    """Copy an open directory as several workers do."""
+    layer = CopyLayer(Path("/"), "layer", target, 1)
+    with ExitStack() as stack:
+        parts = stack.enter_context(layer.parts(together.workers))
+        pool = stack.enter_context(ThreadPoolExecutor(together.workers))
+        ends = [pool.submit(_copy_part, part, source, target, moved) for part in parts]
+        for end in ends:
+            end.result()
+    assert not parts[0].links.exists()
+
+
+def _copy_part(part: CopyPart, source: int, target: Path, moved: Moved) -> None:
+    """The same as the part does with a layer of a store."""
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    own = os.dup(source)
+    try:
+        part.copy(own, fd, moved)
+    finally:
+        os.close(fd)
+        os.close(own)
+
+
 def copy(source: Path, target: Path, moved: Moved) -> None:
     fds = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (source, target)]
     before = open_descriptors()
     try:
-        copy_tree(fds[0], fds[1], moved)
+        if together.workers == 1:
+            copy_tree(fds[0], fds[1], moved)
+        else:
+            _copy_together(fds[0], target, moved)
     finally:
         assert open_descriptors() == before, "descriptors are left open"
         for fd in fds:
@@ -149,6 +198,26 @@ def test_more_files_than_are_read_ahead(tmp_path: Path) -> None:
     assert described(tmp_path / "copy") == described(source)
 
 
+def test_hard_links_lead_to_one_file_whoever_meets_its_names(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(4 * BUNDLE):
+        folder = source / f"folder-{number % 7}"
+        folder.mkdir(exist_ok=True)
+        group = source / "folder-0" / f"group-{number % 5}"
+        if group.exists():
+            (folder / f"name-{number}").hardlink_to(group)
+        else:
+            group.write_text(f"content {number}\n" * number)
+            os.chown(group, number, number)
+            group.chmod(0o4755)
+    copied(source, tmp_path / "copy")
+    assert described(tmp_path / "copy") == described(source)
+    assert {path.stat().st_nlink for path in (tmp_path / "copy").glob("*/group-*")} == {
+        path.stat().st_nlink for path in source.glob("*/group-*")
+    }
+
+
 def test_tree_that_is_deeper_than_directories_are_kept_open(tmp_path: Path) -> None:
     source = tmp_path / "source"
     deep = source
@@ -217,6 +286,7 @@ def test_source_that_is_missing_is_not_the_targets_fault(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
+    together.workers = 1  # others take a directory for one that they have made
     source, target = tmp_path / "source", tmp_path / "copy"
     (source / "a/b").mkdir(parents=True)
     (source / "a/b/file").write_text("content")

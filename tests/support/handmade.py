@@ -16,6 +16,7 @@ from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.crc64 import Crc64
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading, prove_layer
 from tests.support.crafted import Entry, layer_tar
+from tests.support.together import proven_together
 
 LAYER = "1" * 64
 Line = Mapping[str, object]
@@ -78,15 +79,18 @@ class Handmade:
         return self.root / f"overlay-layers/{LAYER}.tar-split.gz"
 
     def prove(self, *, size: int | None = None, drop_cache: bool = False) -> LayerProof:
-        """Prove the layer to be the tar stream it was made of."""
+        """Prove the layer to be the tar stream it was made of: by one process and by two together."""
         claim = LayerClaim(
             id=LAYER,
             parent=None,
             diff_id=DiffId("sha256:" + hashlib.sha256(self.tar).hexdigest()),
             size=len(self.tar) if size is None else size,
         )
+        reading = Reading(drop_cache=drop_cache)
         with Rootfs.open(self.root) as root:
-            return prove_layer(root, claim, lambda _: None, Reading(drop_cache=drop_cache))
+            alone = prove_layer(root, claim, lambda _: None, reading)
+        assert proven_together(self.root, claim, reading) == alone
+        return alone
 
     def defects(self) -> list[tuple[str, str]]:
         """What the proof finds: pairs of path and message."""

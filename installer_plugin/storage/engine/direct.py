@@ -23,7 +23,7 @@ from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
 from installer_plugin.storage.engine.direct_guards import image_refusal
 from installer_plugin.storage.engine.source_layers import OpenStores
-from installer_plugin.storage.layer.jobs import CopyLayer, path_for_others
+from installer_plugin.storage.layer.jobs import CopyLayer, layer_work, path_for_others
 from installer_plugin.storage.layer.tree_copy import READ_HINT
 from installer_plugin.storage.store.commit import SourceImage, StoredLayer, commit
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -117,7 +117,7 @@ def _staged(stored: StoredLayer, scratch: Path) -> CopyLayer:
         store=path_for_others(store.root),
         layer_id=record.id,
         target=staged / "diff",
-        weight=record.diff_size or 0,
+        weight=layer_work(store.root, record.id, record.diff_size),
         shown=store.shown(f"overlay/{record.id}/diff"),
     )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import file_type
@@ -41,6 +42,18 @@ ROOT_MODES = (0o555, 0o755)
 
 Seen = tuple[os.stat_result, Mapping[str, bytes]]
 """Status and extended attributes of what is at a place."""
+
+
+class Made(NamedTuple):
+    """What the entries of a part of a layer have made, when nothing was wrong with any of them."""
+
+    names: Mapping[bytes, set[bytes]]
+    """By directory."""
+    opaque: tuple[set[bytes], set[bytes]]
+    """Directories that should be, and those that are."""
+    whiteouts: set[bytes]
+    root: tuple[set[int], set[tuple[int, int]]]
+    """Modes and owners that the layer's root may have."""
 
 
 class MetadataCheck:
@@ -107,6 +120,27 @@ class MetadataCheck:
         for path in sorted(self._opaque ^ self._seen_opaque):
             seen, expected = ("marked", "not") if path in self._seen_opaque else ("not", "marked")
             self._defects.add(path, f"is {seen} opaque, expected {expected}: {OPAQUE}")
+
+    def made(self) -> Made | None:
+        """What the entries so far have made; None when something may be wrong with them."""
+        if self._held_whiteouts or self._held_faults:
+            return None
+        opaque = self._opaque, self._seen_opaque
+        return Made(self._names, opaque, self._whiteouts, (self._root_modes, self._root_owners))
+
+    def take(self, made: Made) -> bool:
+        """Add what a part has made; False when it has a name that is known, so that order matters."""
+        for path, names in made.names.items():
+            known = self._names.setdefault(path, set())
+            if not known.isdisjoint(names):
+                return False
+            known |= names
+        self._opaque |= made.opaque[0]
+        self._seen_opaque |= made.opaque[1]
+        self._whiteouts |= made.whiteouts
+        self._root_modes |= made.root[0]
+        self._root_owners |= made.root[1]
+        return True
 
     def _unreachable(self, header: Header, error: OSError) -> None:
         if header.kind == tar_header.GLOBAL:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
@@ -21,13 +22,15 @@ from installer_plugin.storage.layer.metadata_check import MetadataCheck
 from installer_plugin.storage.layer.page_cache import forget
 from installer_plugin.storage.layer.tar_header import HeaderReader
 from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment, read_entries
-from installer_plugin.storage.layer.tar_stream import Progress, TarStream
+from installer_plugin.storage.layer.tar_stream import Hash, Progress, TarStream
 from installer_plugin.storage.layer.tree import LayerTree, Place
 
 CHECKSUM_PIECE = 1 << 16
 MAX_LAYER = 1 << 40
 """Bytes of a stream whose length is not recorded; sparse files can pretend to any size."""
 TICK_ENTRIES = 256
+TAR_SPLIT = "tar-split file"
+"""Where the reader of headers finds them, in messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +73,22 @@ def prove_layer(
     defects = Defects()
     drop_cache = reading.drop_cache
     limit = MAX_LAYER if claim.size is None else claim.size
-    stream = TarStream(limit, progress, defects.add, hashed=reading.content)
+    hashed = Hash(progress)
+    stream = TarStream(limit, progress, defects.add, hashed if reading.content else None)
     try:
-        with _tree(root, claim.id, drop_cache=drop_cache) as tree, stream:
-            check = MetadataCheck(tree, defects, _parent_root(root, claim.parent))
+        with opened_tree(root, claim.id, drop_cache=drop_cache) as tree, hashed, stream:
+            check = MetadataCheck(tree, defects, parent_root(root, claim.parent))
             with stored_entries(root, claim.id, drop_cache=drop_cache) as entries:
-                _Rebuild(tree, check, stream).run(entries)
+                Rebuild(tree, check, stream).run(entries, HeaderReader(TAR_SPLIT))
             stream.drain()
             check.finish(stream.tick)
             if stream.broken and not defects.found:
                 defects.append(Defect("", "has content in its tar stream that unpacking drops"))
-            if reading.content and not stream.broken and stream.diff_id() != claim.diff_id:
+            found = hashed.diff_id()
+            if reading.content and not stream.broken and found != claim.diff_id:
+                hashes = f"the layer's tar stream hashes to {found}, expected {claim.diff_id}"
                 with stored_entries(root, claim.id) as entries:
-                    _blame(entries, tree, defects, stream, claim)
+                    _blame(entries, tree, defects, stream, hashes)
             if not stream.broken and claim.size not in {None, stream.size}:
                 sizes = f"has {stream.size} bytes, expected {claim.size} as recorded"
                 defects.append(Defect("", f"the layer's tar stream {sizes}"))
@@ -96,16 +102,15 @@ def prove_layer(
 
 
 @dataclass(frozen=True, slots=True)
-class _Rebuild:
+class Rebuild:
     """One pass over the tar-split entries that feeds the hash and the metadata check."""
 
     tree: LayerTree
     check: MetadataCheck
     stream: TarStream
 
-    def run(self, entries: Iterable[Entry]) -> None:
+    def run(self, entries: Iterable[Entry], headers: HeaderReader) -> None:
         """Read all of it; the stream is marked broken where content is missing."""
-        headers = HeaderReader("tar-split file")
         place: Place | None = None
         for index, entry in enumerate(entries):
             if isinstance(entry, Segment):
@@ -131,10 +136,9 @@ def _blame(
     tree: LayerTree,
     defects: Defects,
     stream: TarStream,
-    claim: LayerClaim,
+    hashes: str,
 ) -> None:
-    """Name the files whose content is wrong, now that the hash is."""
-    hashes = f"the layer's tar stream hashes to {stream.diff_id()}, expected {claim.diff_id}"
+    """Name the files whose content is wrong, now that the hash is; *hashes* says so."""
     known = len(defects.found) + defects.more
     for entry in entries:
         if isinstance(entry, FileEntry) and entry.size and entry.checksum:
@@ -156,7 +160,8 @@ def _checksum(tree: LayerTree, place: Place, tick: Callable[[], None]) -> bytes:
     return checksum.digest()
 
 
-def _tree(root: Rootfs, layer_id: str, *, drop_cache: bool) -> LayerTree:
+def opened_tree(root: Rootfs, layer_id: str, *, drop_cache: bool) -> LayerTree:
+    """The layer's tree, to be closed by the caller; raises DataError."""
     path = f"overlay/{layer_id}/diff"
     with _located(path):
         if root.resolve(path).path != path:
@@ -164,7 +169,8 @@ def _tree(root: Rootfs, layer_id: str, *, drop_cache: bool) -> LayerTree:
         return LayerTree(root.open_directory(path), drop_cache=drop_cache)
 
 
-def _parent_root(root: Rootfs, parent: str | None) -> os.stat_result | None:
+def parent_root(root: Rootfs, parent: str | None) -> os.stat_result | None:
+    """Status of the parent layer's root; None for a base layer. Raises DataError."""
     if parent is None:
         return None
     path = f"overlay/{parent}/diff"
@@ -181,13 +187,22 @@ def stored_entries(
     root: Rootfs, layer_id: str, *, drop_cache: bool = False
 ) -> Iterator[Iterator[Entry]]:
     """What a layer's tar-split file has, until the context is left; raises DataError."""
+    with stored_split(root, layer_id, drop_cache=drop_cache) as (file, path):
+        yield read_entries(file, path)
+
+
+@contextmanager
+def stored_split(
+    root: Rootfs, layer_id: str, *, drop_cache: bool = False
+) -> Iterator[tuple[BinaryIO, str]]:
+    """A layer's tar-split file, open, and its path in the store; raises DataError."""
     path = f"overlay-layers/{layer_id}.tar-split.gz"
     with _located(path):
         fd = root.open_file(path)
     with os.fdopen(fd, "rb") as file:
         if drop_cache:
             forget(fd)
-        yield read_entries(file, path)
+        yield file, path
 
 
 @contextmanager

@@ -70,11 +70,11 @@ class Header(NamedTuple):
 class HeaderReader:
     """Takes the stream's bytes between contents, gives the headers; keeps track of the padding."""
 
-    def __init__(self, where: str) -> None:
-        """*where* names the tar-split file in complaints."""
+    def __init__(self, where: str, padding: int = 0) -> None:
+        """*where* names the tar-split file in complaints; *padding*: bytes to be skipped first."""
         self._where = where
         self._pending = b""
-        self._padding = 0
+        self._padding = padding
         self._ended = False
         self._awaited: Header | None = None
         self._extended = _NOTHING
@@ -83,6 +83,11 @@ class HeaderReader:
     def ended(self) -> bool:
         """Whether the zeros at the end of the stream have come."""
         return self._ended
+
+    def goes_on_after(self, padding: int) -> bool:
+        """Whether a reader that is new, and skips *padding* bytes, reads on as this one would."""
+        complete = not self._pending and self._awaited is None and self._extended is _NOTHING
+        return complete and self._padding == padding and not self._ended
 
     def feed(self, payload: bytes) -> Iterable[Header]:
         """Append stream bytes; the headers that are complete now, to be taken at once.

@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from binascii import a2b_base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
 from installer_plugin.errors import DataError
@@ -23,6 +23,11 @@ TEXT_PER_BYTE = 8
 """Text grows slower than this with the bytes of the segments: 4/3 in base64, the wrapping, and the
 name of each file again, in up to six characters for a byte."""
 PIECE = 1 << 18
+BLOCK = 512
+"""Of a tar stream."""
+CHUNK = 256
+"""Lines from which on a chunk ends with the next file: some 128 files."""
+MAX_CHUNK = 64 * CHUNK
 FREE_TEXT = 1 << 20
 """Text that needs no bytes to justify it: what a small stream's wrapping takes."""
 FILE_TYPE = 1
@@ -30,6 +35,7 @@ SEGMENT_TYPE = 2
 CHECKSUM_SIZE = 8
 
 _GARBAGE = "expected the gzip-compressed JSON lines of tar-split"
+_FILE_HEAD = b'{"type":1,'
 _SEGMENT_HEAD = b'{"type":2,"payload":"'
 _SEGMENT_TAIL = re.compile(rb'","position":\d+\}').fullmatch
 _PLAIN_FILE = re.compile(
@@ -74,6 +80,47 @@ def read_entries(file: BinaryIO, where: str) -> Iterator[Entry]:
         if budget < 0:
             raise DataError(where, f"entry {index}: far too much text for so short a tar stream")
         yield entry
+
+
+class Chunk(NamedTuple):
+    """Entries that follow each other, up to one of a file."""
+
+    number: int
+    padding: int
+    """Bytes that fill the block of the content before it."""
+    entries: Sequence[Entry]
+    next_padding: int | None
+    """Bytes of padding that the next chunk begins with; None when this one is the last."""
+
+
+def read_chunks(file: BinaryIO, where: str, take_turn: Callable[[], int]) -> Iterator[Chunk]:
+    """Those of the chunks of the tar-split *file* that nobody else reads; *take_turn* gives their numbers.
+
+    All who share it cut the file at the same places. What ends a chunk is taken for a file with content
+    whose header was complete: whoever reads the chunk has to see whether it was. Raises DataError as
+    :func:`read_entries` does, and for a file that cannot be cut.
+    """
+    number, padding, count, budget = 0, 0, 0, FREE_TEXT
+    own: list[Entry] = []
+    mine = take_turn()
+    for index, line in enumerate(_lines(file, where)):
+        count += 1
+        if number == mine:
+            entry = _entry(line, where, index)
+            own.append(entry)
+            budget -= len(line)
+            budget += TEXT_PER_BYTE * len(entry.payload) if isinstance(entry, Segment) else 0
+            if budget < 0 or len(own) > MAX_CHUNK:
+                raise DataError(where, f"entry {index}: cannot be shared out")
+        if count >= CHUNK and line.startswith(_FILE_HEAD):
+            last = own[-1] if number == mine else _entry(line, where, index)
+            following = -last.size % BLOCK if isinstance(last, FileEntry) else 0
+            if number == mine:
+                yield Chunk(number, padding, own, following)
+                own, mine = [], take_turn()
+            number, padding, count = number + 1, following, 0
+    if number == mine:
+        yield Chunk(number, padding, own, None)
 
 
 def _lines(file: BinaryIO, where: str) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""A layer's tar stream while it is rebuilt: collected in a buffer, hashed in large pieces.
+"""A layer's tar stream while it is rebuilt: collected in a buffer, passed on in large pieces.
 
 Contents of files are taken late: the disk is told of a file when it is added, and works on many of
 them while the stream is still at an earlier one. Reading one small file after the other would wait
@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Closing
@@ -41,24 +41,83 @@ class _Content(NamedTuple):
     path: bytes
 
 
-class TarStream(Closing):
-    """Bytes in, diff ID out; the one buffer is reused, whatever the layer's size.
+class Sink(Protocol):
+    """Takes the stream's bytes in their order."""
 
-    One that is not *hashed* counts bytes only, and reads no file.
-    """
+    def room(self) -> memoryview:
+        """Where the next :data:`BUFFER` bytes may be put."""
+
+    def put(self, used: int) -> None:
+        """The first *used* bytes of that are the next of the stream; may raise to stop the work."""
+
+    def put_file(self, fd: int, size: int) -> bool:
+        """Append the first *size* bytes of a large file, and report them; False when it has fewer.
+
+        Raises OSError.
+        """
+
+
+class Hash(Closing):
+    """Hashes a stream; the one buffer is reused, whatever the layer's size."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._hash = hashlib.sha256()
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._reader: PieceReader | None = None
+
+    def close(self) -> None:
+        """Give back what large files have needed."""
+        if self._reader:
+            self._reader.close()
+
+    def room(self) -> memoryview:
+        """See :class:`Sink`."""
+        return self._buffer
+
+    def put(self, used: int) -> None:
+        """See :class:`Sink`."""
+        self.add(self._buffer[:used])
+        self._progress(used)
+
+    def put_file(self, fd: int, size: int) -> bool:
+        """See :class:`Sink`; past the page cache, and without a copy."""
+        self._reader = self._reader or PieceReader()
+        bypass_cache(fd, on=True)
+        left = size
+        with closing(self._reader.pieces(fd)) as pieces:
+            for piece in pieces:
+                taken = piece[:left]
+                self.add(taken)
+                self._progress(len(taken))
+                left -= len(taken)
+                if not left:
+                    return True
+        return False
+
+    def add(self, data: memoryview) -> None:
+        """Hash *data* next."""
+        self._hash.update(data)
+
+    def diff_id(self) -> DiffId:
+        """The digest of everything so far."""
+        return DiffId("sha256:" + self._hash.hexdigest())
+
+
+class TarStream(Closing):
+    """Bytes and files in, pieces out. Without a *sink* it counts bytes only, and reads no file."""
 
     def __init__(
-        self, limit: int, progress: Progress, complain: Complain, *, hashed: bool = True
+        self, limit: int, progress: Progress, complain: Complain, sink: Sink | None
     ) -> None:
         self.size = 0
         self.broken = False
         """Content is missing: the hash means nothing."""
-        self._hashed = hashed
+        self._sink = sink
         self._limit = limit
         self._progress = progress
         self._complain = complain
-        self._hash = hashlib.sha256()
-        self._buffer = memoryview(bytearray(BUFFER))
+        self._buffer = sink.room() if sink else memoryview(b"")
         self._used = 0
         self._ahead: deque[bytes | _Content] = deque()
         """What comes after the buffer's bytes; empty or with a content at its front."""
@@ -66,12 +125,9 @@ class TarStream(Closing):
         """How many contents it has."""
         self._untold: list[_Content] = []
         """Those at its end that the disk has not been told of."""
-        self._reader: PieceReader | None = None
 
     def close(self) -> None:
         """Close the files that were not read."""
-        if self._reader:
-            self._reader.close()
         for part in self._ahead:
             if isinstance(part, _Content):
                 os.close(part.fd)
@@ -80,7 +136,7 @@ class TarStream(Closing):
     def write(self, payload: bytes) -> None:
         """Append bytes."""
         self._grow(len(payload))
-        if not self._hashed:
+        if self._sink is None:
             return
         if self._ahead:
             self._ahead.append(payload)
@@ -89,7 +145,7 @@ class TarStream(Closing):
 
     def add_file(self, fd: int, size: int, path: bytes) -> None:
         """Append *size* bytes of the file *fd*, which is closed in time; *path* is for complaints."""
-        if not self._hashed:
+        if self._sink is None:
             os.close(fd)
             self._grow(size)
             return
@@ -104,20 +160,16 @@ class TarStream(Closing):
             self._advance()
 
     def drain(self) -> None:
-        """Take in all that was appended."""
+        """Take in and pass on all that was appended."""
         self._tell()
         while self._ahead:
             self._advance()
+        if self._used:
+            self._flush()
 
     def tick(self) -> None:
         """Let the work be stopped although no bytes were read."""
         self._progress(0)
-
-    def diff_id(self) -> DiffId:
-        """The digest of everything so far."""
-        self.drain()
-        self._flush()
-        return DiffId("sha256:" + self._hash.hexdigest())
 
     def _tell(self) -> None:
         for content in self._untold:
@@ -146,10 +198,10 @@ class TarStream(Closing):
     def _add(self, payload: bytes) -> None:
         if len(payload) > BUFFER - self._used:
             self._flush()
-        if len(payload) > BUFFER:
-            self._hash.update(payload)
-            self._progress(len(payload))
-            return
+        while len(payload) > BUFFER:
+            self._buffer[:] = payload[:BUFFER]
+            self._used, payload = BUFFER, payload[BUFFER:]
+            self._flush()
         self._buffer[self._used : self._used + len(payload)] = payload
         self._used += len(payload)
 
@@ -168,25 +220,19 @@ class TarStream(Closing):
         return True
 
     def _read_large(self, content: _Content) -> bool:
-        """The same past the page cache, and without a copy."""
+        """The same of a large one."""
         self._flush()
-        self._reader = self._reader or PieceReader()
-        bypass_cache(content.fd, on=True)
-        left = content.size
-        with closing(self._reader.pieces(content.fd)) as pieces:
-            for piece in pieces:
-                taken = piece[:left]
-                self._hash.update(taken)
-                self._progress(len(taken))
-                left -= len(taken)
-                if not left:
-                    return True
-        return False
+        if self._sink is None:
+            return False
+        whole = self._sink.put_file(content.fd, content.size)
+        self._buffer = self._sink.room()
+        return whole
 
     def _flush(self) -> None:
-        """Hash what is in the buffer."""
-        self._hash.update(self._buffer[: self._used])
-        self._progress(self._used)
+        """Pass on what is in the buffer."""
+        if self._sink is not None:
+            self._sink.put(self._used)
+            self._buffer = self._sink.room()
         self._used = 0
 
     def _grow(self, size: int) -> None:
