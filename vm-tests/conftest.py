@@ -11,7 +11,7 @@ from types import FrameType
 
 import pytest
 from machine import Accelerator, QemuError, find_accelerator
-from osroot import CACHE, OsRootError, os_root
+from osroot import CACHE, SUITE, OsRootError, os_root
 from rundir import keep, run_directory
 from scene import UNITS_OF_APPS, Clock, Scene, Step, build_apps, os_with
 from summary import Told, case_lines, prepared_lines
@@ -29,6 +29,7 @@ os.environ[SESSION_VARIABLE] = SESSION
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep", action="store_true", help="keep disks and consoles")
+    parser.addoption("--suite", default=SUITE, help="the Debian suite of the OS")
     parser.addoption("--case", action="append", default=[], help="a part of a case's name")
 
 
@@ -102,11 +103,12 @@ def _nothing_left(work: Path, stores: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def system(prepared: Clock) -> Path:
+def system(pytestconfig: pytest.Config, prepared: Clock) -> Path:
     """Root directory of the OS."""
-    with prepared.step("OS root, built once"):
+    suite: str = pytestconfig.getoption("--suite")
+    with prepared.step(f"OS root of Debian {suite}, built once"):
         try:
-            return os_root()
+            return os_root(suite=suite)
         except OsRootError as error:
             pytest.exit(f"vm-tests: {error}", returncode=2)
 

@@ -11,8 +11,9 @@ def finalize(mount_points: Sequence[Path]) -> None:
     for point in mount_points:
         say(f"Finalizing filesystem {point}")
         kind = run(("findmnt", "--noheadings", "--output=FSTYPE", f"--mountpoint={point}")).strip()
-        run(("fstrim", "--quiet-unsupported", "-v", point))
-        run(("mount", "-o", "remount,ro", point))
+        # In the place itself, as bootc does, which has it as a descriptor (install.rs).
+        run(("fstrim", "--quiet-unsupported", "-v", "."), cwd=point)
+        run(("mount", "-o", "remount,ro", "."), cwd=point)
         if kind != "vfat":
-            run(("fsfreeze", "--freeze", point))
-            run(("fsfreeze", "--unfreeze", point))
+            run(("fsfreeze", "-f", "."), cwd=point)
+            run(("fsfreeze", "-u", "."), cwd=point)

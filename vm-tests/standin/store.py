@@ -19,8 +19,9 @@ DESTINATION = f"containers-storage:[overlay@{ALIAS}+/proc/self/fd/3]"
 _IN_ALIAS = f"""\
 set -e
 mount --bind . {ALIAS}
+cd "$2"
 exec 3<"$1"
-shift
+shift 2
 exec "$@"
 """
 
@@ -77,9 +78,10 @@ class BootcStore:
     def _in_alias(
         self, store: Path, argv: Sequence[str], *, env: Mapping[str, str] | None = None
     ) -> None:
+        here = str(Path.cwd())
         with tempfile.TemporaryDirectory(prefix="standin-run-") as run_root:
             child = subprocess.Popen(
-                ("unshare", "--mount", "sh", "-c", _IN_ALIAS, "sh", run_root, *argv),
+                ("unshare", "--mount", "sh", "-c", _IN_ALIAS, "sh", run_root, here, *argv),
                 cwd=store,
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
