@@ -1,16 +1,20 @@
 """The documents lead to what is there, and name nobody's machines."""
 
 import re
+import shlex
 import tomllib
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from installer_plugin.cli.install import install
+from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
 from tests.support.documents import REPOSITORY, anchors, documents, links, read
 
 TREE = re.compile(r"`((?:docs|hooks|installer_plugin|packaging|tests|vm-tests)/[\w./-]*)`")
 """A path of the repository in code marks."""
 MADE_BY_A_RUN = frozenset(("vm-tests/.cache",))
+INSTALL_LINE = re.compile(r"(?:bootc-bound-images|installer-image) install ([^`\n]*/dev/\w+)")
 COMING = frozenset(("docs/image-builder.md", "packaging/README.md"))
 """Linked to before they are there."""
 
@@ -25,6 +29,18 @@ def test_links_lead_somewhere(document: str) -> None:
         target = folder / path if path else REPOSITORY / document
         assert target.exists(), f"{document} links to {link}"
         assert not anchor or anchor in anchors(target.read_text()), f"{document} links to {link}"
+
+
+def test_installations_that_are_shown_can_be_typed() -> None:
+    shown = [
+        line
+        for document in (*documents(), "packaging/Containerfile")
+        for line in INSTALL_LINE.findall(read(document))
+    ]
+    assert len(shown) > 3
+    for line in shown:
+        words = install.make_context("install", shlex.split(line)).params["words"]
+        assert parse_bootc_install(words).target == Path("/dev/vda"), line
 
 
 @pytest.mark.parametrize("document", documents())
