@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -177,6 +176,8 @@ def caught(error: Exception) -> BoundImagesError:
             f"cannot be used: {error.strerror or error}",
             hint="see whether it is there, mounted and has room (ls -l, df)",
         )
+    import traceback  # noqa: PLC0415 - slow to load, and seldom needed
+
     last = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in last)
     return BugError.of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -59,6 +58,8 @@ def _has_image_driver(unit: QuadletUnit) -> bool:
 
 def _mounted(text: str) -> list[str]:
     """Images in ``type=image,source=...``, whose fields are quoted as in CSV."""
+    import csv  # noqa: PLC0415 - slow to load, and seldom needed
+
     fields = [field.partition("=") for field in next(csv.reader([text], strict=False), [])]
     if ("type", "=", "image") not in fields:
         return []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -107,6 +106,8 @@ def _is_file(root: Rootfs, path: str) -> bool:
 
 def _stores(root: Rootfs, file: str, before: tuple[str, ...]) -> tuple[str, ...]:
     """``additionalimagestores`` after *file*; an array with ``{append=true}`` adds to *before*."""
+    import tomllib  # noqa: PLC0415 - slow to load, and seldom needed
+
     try:
         options = tomllib.loads(root.read_text(file)).get("storage", {}).get("options", {})
         found = options.get("additionalimagestores")

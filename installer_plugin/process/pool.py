@@ -119,15 +119,15 @@ def _joined(
     said: Iterator[Moved | Ended], jobs: Sequence[Job], shares: Sequence[Share]
 ) -> Generator[Moved | Ended]:
     """The same, but a job ends once: with its last part."""
-    left = Counter(index for share in shares for index, _ in share)
-    results: dict[int, list[object]] = {index: [] for index, count in left.items() if count > 1}
+    parts = Counter(index for share in shares for index, job in share if job is not jobs[index])
+    results: dict[int, list[object]] = {index: [] for index in parts}
     for message in said:
         if not isinstance(message, Ended) or message.index not in results:
             yield message
             continue
         results[message.index].append(message.result)
         job = jobs[message.index]
-        if len(results[message.index]) == left[message.index] and isinstance(job, SharedJob):
+        if len(results[message.index]) == parts[message.index] and isinstance(job, SharedJob):
             yield Ended(message.index, job.joined(results.pop(message.index)))
 
 

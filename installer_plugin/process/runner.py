@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +158,8 @@ def sharing_lock_argv(argv: tuple[str, ...], file: Path) -> tuple[str, ...]:
 
 def find_tool(name: str) -> str | None:
     """Path of the program *name*, or None."""
+    import shutil  # noqa: PLC0415 - slow to load, and seldom needed
+
     return shutil.which(name)
 
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import cast
 
 from installer_plugin.errors import DataError, Problem, VerificationError
 from installer_plugin.events import Events, counted
@@ -193,7 +192,9 @@ def _prove(
         for message in said:
             claim = claims[message.index]
             if isinstance(message, Ended):
-                proofs[claim] = cast("LayerProof", message.result)
+                if not isinstance(message.result, LayerProof):
+                    raise TypeError(f"layer {claim.id}: {message.result!r:.100} proves nothing")
+                proofs[claim] = message.result
                 done = claim.size or 0
             else:
                 done = read.get(claim, 0) + message.count

@@ -27,6 +27,7 @@ from installer_plugin.model import (
     parse_diff_id,
     parse_image_id,
 )
+from installer_plugin.process import pool
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages import verify as stage
 from installer_plugin.stages.verify import VerifyOptions, verify
@@ -856,6 +857,7 @@ from pathlib import Path
 from installer_plugin.errors import VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import Expected
+from installer_plugin.process import pool
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.verify import verify
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -898,12 +900,21 @@ def test_interruption_stops_the_workers(copy: Copy, workers: int) -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("crew")]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_every_number_of_workers_finds_the_same(copy: Copy, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "shared"), [(1, False), (3, False), (2, True), (3, True)])
+def test_every_number_of_workers_finds_the_same(
+    copy: Copy, workers: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shared:
+        monkeypatch.setattr(pool, "worth_sharing", lambda jobs, _: range(len(jobs)))
     options = VerifyOptions(workers=workers)
     with GraphRoot.open(copy.root) as store:
         proven = verify(store, copy.expected(), QUIET, Runner(), options)
     assert proven == copy.verify()
+    next(path for path in copy.diff.rglob("*") if path.is_file()).write_text("other")
+    next(copy.root.glob("overlay/*/diff")).chmod(0o777)
+    with GraphRoot.open(copy.root) as store, pytest.raises(VerificationError) as caught:
+        verify(store, copy.expected(), QUIET, Runner(), options)
+    assert caught.value.problems == copy.problems()
     copy.tar_split.unlink()
     with GraphRoot.open(copy.root) as store, pytest.raises(VerificationError) as caught:
         verify(store, copy.expected(), QUIET, Runner(), options)

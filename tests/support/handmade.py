@@ -80,17 +80,23 @@ class Handmade:
 
     def prove(self, *, size: int | None = None, drop_cache: bool = False) -> LayerProof:
         """Prove the layer to be the tar stream it was made of: by one process and by two together."""
-        claim = LayerClaim(
-            id=LAYER,
-            parent=None,
-            diff_id=DiffId("sha256:" + hashlib.sha256(self.tar).hexdigest()),
-            size=len(self.tar) if size is None else size,
-        )
+        claim = self._claim(len(self.tar) if size is None else size)
         reading = Reading(drop_cache=drop_cache)
-        with Rootfs.open(self.root) as root:
-            alone = prove_layer(root, claim, lambda _: None, reading)
+        alone = self._proven_alone(claim, reading)
         assert proven_together(self.root, claim, reading) == alone
         return alone
+
+    def prove_alone(self) -> LayerProof:
+        """The same by one process, from the disk."""
+        return self._proven_alone(self._claim(len(self.tar)), Reading())
+
+    def _claim(self, size: int) -> LayerClaim:
+        diff_id = DiffId("sha256:" + hashlib.sha256(self.tar).hexdigest())
+        return LayerClaim(id=LAYER, parent=None, diff_id=diff_id, size=size)
+
+    def _proven_alone(self, claim: LayerClaim, reading: Reading) -> LayerProof:
+        with Rootfs.open(self.root) as root:
+            return prove_layer(root, claim, lambda _: None, reading)
 
     def defects(self) -> list[tuple[str, str]]:
         """What the proof finds: pairs of path and message."""

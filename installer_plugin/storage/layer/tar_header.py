@@ -9,7 +9,6 @@ attributes, and needs a file to seek in.
 from __future__ import annotations
 
 import os
-import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import printable
+from installer_plugin.storage.layer.tar_numbers import number, pax_records, seconds, signed
 
 BLOCK = 512
 MAX_EXTENDED = 1 << 20
@@ -35,12 +35,8 @@ _FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8x c 100s 8s 64x 8s 8s 155s 8x 4s
 _KIND = 156
 _ZEROS = bytes(BLOCK)
 _MAGIC, _GNU_MAGIC, _STAR_TRAILER = b"ustar", b"ustar  \0", b"tar\0"
-_TEXTS = frozenset((b"path", b"linkpath", b"uname", b"gname"))
-MAX_DIGITS = 40
-"""Of the length of a PAX record, zeros in front among them; more are nobody's."""
 SHOWN_NAME = 300
 """Characters of an entry's name in a message."""
-NANOSECOND_DIGITS = 9
 _XATTR = b"SCHILY.xattr."
 _NO_RECORDS: Mapping[bytes, bytes] = {}
 _NO_XATTRS: Mapping[str, bytes] = {}
@@ -159,7 +155,7 @@ class HeaderReader:
         if self._pending[_KIND] not in _EXTENDED:
             return BLOCK
         try:
-            size = _number(_FIELDS.unpack_from(self._pending)[4])
+            size = number(_FIELDS.unpack_from(self._pending)[4])
         except ValueError as error:
             raise self._wrong(f"has a tar header with {error}") from error
         if not 0 <= size <= MAX_EXTENDED:
@@ -179,7 +175,7 @@ class HeaderReader:
             if kind == GLOBAL:
                 return _header(fields, _NOTHING)
             if kind[0] in _EXTENDED:
-                content = taken[BLOCK : BLOCK + _number(fields[4])]
+                content = taken[BLOCK : BLOCK + number(fields[4])]
                 self._extended = self._extended.with_header(kind, content)
                 return None
             extended, self._extended = self._extended, _NOTHING
@@ -198,7 +194,7 @@ class _Extended(NamedTuple):
     def with_header(self, kind: bytes, content: bytes) -> _Extended:
         """The same with one more extended header; a later one replaces one of its kind."""
         if kind == _PAX:
-            return self._replace(pax=_pax_records(content))
+            return self._replace(pax=pax_records(content))
         text = content.partition(b"\0")[0]
         return self._replace(name=text) if kind == _GNU_LONG_NAME else self._replace(target=text)
 
@@ -222,7 +218,7 @@ def _known_header(block: bytes) -> Header:
     Raises ValueError, and for a size that no header may state.
     """
     like = _likeness(block[100:124] + block[156:])
-    size = _number(block[124:136])
+    size = number(block[124:136])
     if size < 0:
         raise ValueError("a negative size")
     return Header(
@@ -232,7 +228,7 @@ def _known_header(block: bytes) -> Header:
         like.uid,
         like.gid,
         size if like.kind == REGULAR else 0,
-        _number(block[136:148]),
+        number(block[136:148]),
         like.target,
         like.device,
         _NO_XATTRS,
@@ -254,53 +250,15 @@ def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:
     return Header(
         name,
         kind,
-        _number(fields[1]) & 0o7777,
-        _decimal(pax, b"uid", fields[2]) if pax else _number(fields[2]),
-        _decimal(pax, b"gid", fields[3]) if pax else _number(fields[3]),
+        number(fields[1]) & 0o7777,
+        _decimal(pax, b"uid", fields[2]) if pax else number(fields[2]),
+        _decimal(pax, b"gid", fields[3]) if pax else number(fields[3]),
         size,
-        _mtime(pax, fields[5]) if pax else _number(fields[5]),
+        _mtime(pax, fields[5]) if pax else number(fields[5]),
         extended.target or pax.get(b"linkpath") or fields[7].partition(b"\0")[0],
-        (_number(fields[9]), _number(fields[10])) if is_device else (0, 0),
+        (number(fields[9]), number(fields[10])) if is_device else (0, 0),
         _xattrs(pax) if pax else _NO_XATTRS,
     )
-
-
-_OCTAL = re.compile(rb"[0-7]+").fullmatch
-_SIGNED = re.compile(rb"[+-]?[0-9]+").fullmatch
-_INT64 = 1 << 63
-
-
-@lru_cache(maxsize=1 << 12)  # the same few modes, owners and times stand in most headers
-def _number(field: bytes) -> int:
-    """Octal digits, or two's complement behind a set first bit where the digits do not suffice.
-
-    As strict as Go (parseNumeric and parseOctal): no sign, no prefix, no ``_``, no blanks within, and
-    no more than 64 bits.
-    """
-    if field[0] & 0x80:
-        bits = 8 * len(field) - 1
-        number = int.from_bytes(field, "big") & ((1 << bits) - 1)
-        number -= (1 << bits) if field[0] & 0x40 else 0
-        if not -_INT64 <= number < _INT64:
-            raise ValueError(f"the number {field!r}, which has more than 64 bits")
-        return number
-    digits = field.strip(b" \0")
-    if not digits:
-        return 0
-    digits = digits.partition(b"\0")[0]
-    if not _OCTAL(digits):
-        raise ValueError(f"{field!r} for an octal number")
-    return int(digits, 8)
-
-
-def _signed(value: bytes) -> int:
-    """A decimal number as Go's ParseInt takes it: digits, perhaps a sign, 64 bits."""
-    if not _SIGNED(value):
-        raise ValueError(f"{value!r:.60} for a decimal number")
-    number = int(value)
-    if not -_INT64 <= number < _INT64:
-        raise ValueError(f"the number {value!r:.60}, which has more than 64 bits")
-    return number
 
 
 def _not_known(name: bytes, kind: bytes, size: int) -> ValueError:
@@ -319,47 +277,20 @@ def _is_sparse(pax: Mapping[bytes, bytes]) -> bool:
 
 def _decimal(pax: Mapping[bytes, bytes], key: bytes, field: bytes) -> int:
     """A number that the PAX headers may give; the header's own has to be one all the same."""
-    own, value = _number(field), pax.get(key)
-    return _signed(value) if value else own
+    own, value = number(field), pax.get(key)
+    return signed(value) if value else own
 
 
 def _mtime(pax: Mapping[bytes, bytes], field: bytes) -> int:
-    own, value = _number(field), pax.get(b"mtime")
-    return _seconds(value) if value else own
+    own, value = number(field), pax.get(b"mtime")
+    return seconds(value) if value else own
 
 
 def _require_times(pax: Mapping[bytes, bytes]) -> None:
     """Raise ValueError for times that nothing is made of, but that Go reads."""
     for key in (b"atime", b"ctime"):
         if value := pax.get(key):
-            _seconds(value)
-
-
-def _seconds(value: bytes) -> int:
-    """A PAX time as Go's parsePAXTime takes it, rounded down; what is below a nanosecond is cut off."""
-    whole, _, fraction = value.partition(b".")
-    if fraction and not (fraction.isdigit() and fraction.isascii()):
-        raise ValueError(f"{value!r:.60} for a time")
-    below = whole.startswith(b"-") and fraction[:NANOSECOND_DIGITS].strip(b"0")
-    return _signed(whole) - bool(below)
-
-
-def _pax_records(content: bytes) -> Mapping[bytes, bytes]:
-    """Records of ``LENGTH KEY=VALUE`` and a line feed, where LENGTH counts the whole record."""
-    found: dict[bytes, bytes] = {}
-    start = 0
-    while start < len(content):
-        digits = content[start : start + MAX_DIGITS].partition(b" ")[0]
-        end = start + (max(int(digits), 0) if _SIGNED(digits) else 0)
-        key, equals, value = content[start + len(digits) + 1 : end].partition(b"=")
-        if not (key and equals and value.endswith(b"\n") and end <= len(content)):
-            raise ValueError(f"a damaged PAX record {content[start : start + 40]!r}")
-        # Go takes NUL in values but in those of names, and in no key.
-        if b"\0" in (value if key in _TEXTS else key):
-            raise ValueError(f"a damaged PAX record {content[start : start + 40]!r}")
-        found[key] = value[:-1]
-        start = end
-    return found
+            seconds(value)
 
 
 def _short_name(fields: tuple[bytes, ...]) -> bytes:
@@ -384,9 +315,9 @@ def _misses_times(area: bytes) -> bool:
     cannot be numbers.
     """
     try:
-        _number(area[:12])
+        number(area[:12])
         if area[12]:
-            _number(area[12:24])
+            number(area[12:24])
     except ValueError:
         return area.partition(b"\0")[0].isascii()
     return False
