@@ -40,7 +40,7 @@ MAX_WORKERS = 4
 WORTH_A_PROCESS = 512 << 20
 """Bytes of work below which it takes longer to start processes than they save."""
 WORTH_SHARING = 256 << 20
-"""Bytes of one job below which it is done by one process, whatever the others do meanwhile."""
+"""Shareable bytes of one job below which it is done by one process, whatever the others do meanwhile."""
 END_SECONDS = 0.05
 """How often processes that are still running are ended."""
 
@@ -96,11 +96,8 @@ def worth_sharing(jobs: Sequence[Job], workers: int) -> Iterator[int]:
     """Numbers of the jobs that would keep one worker busy when the others have nothing left to do."""
     fair = sum(job.weight for job in jobs) / workers
     for index, job in enumerate(jobs):
-        if (
-            workers > 1
-            and job.weight >= max(WORTH_SHARING, fair / 2)
-            and isinstance(job, SharedJob)
-        ):
+        large = workers > 1 and job.weight >= fair / 2
+        if large and isinstance(job, SharedJob) and job.shareable >= WORTH_SHARING:
             yield index
 
 

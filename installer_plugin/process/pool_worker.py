@@ -42,6 +42,10 @@ class Job(Protocol):
 class SharedJob(Job, Protocol):
     """A job that several workers can do together."""
 
+    @property
+    def shareable(self) -> int:
+        """Bytes of :attr:`weight` that several workers do sooner than one."""
+
     def parts(self, count: int) -> AbstractContextManager[Sequence[Job]]:
         """A job for each of *count* workers who begin at about the same time.
 

@@ -275,6 +275,7 @@ class Together:
     last: int
     deadly: bool = False
     weight: int = pool.WORTH_SHARING
+    shareable: int = pool.WORTH_SHARING
 
     def run(self, progress: Callable[[int], None]) -> list[int]:
         return list(range(self.last))
@@ -340,6 +341,8 @@ def test_parts_of_a_worker_that_dies_leave_nobody_waiting() -> None:
 def test_job_is_shared_when_it_would_keep_one_worker_busy_alone(
     weights: list[int], workers: int, shared: list[int]
 ) -> None:
-    jobs = [Together(1, weight=weight) for weight in weights]
+    jobs = [Together(1, weight=weight, shareable=weight) for weight in weights]
     assert list(worth_sharing(jobs, workers)) == shared
+    lone = [Together(1, weight=weight, shareable=0) for weight in weights]
+    assert not list(worth_sharing(lone, workers))
     assert not list(worth_sharing([Told("whole", weight) for weight in weights], workers))

@@ -118,6 +118,7 @@ def _staged(stored: StoredLayer, scratch: Path) -> CopyLayer:
         layer_id=record.id,
         target=staged / "diff",
         weight=layer_work(store.root, record.id, record.diff_size),
+        shareable=record.diff_size or 0,
         shown=store.shown(f"overlay/{record.id}/diff"),
     )
 

@@ -50,6 +50,8 @@ class CopyLayer:
     layer_id: str
     target: Path
     weight: int
+    shareable: int
+    """Its content: making files takes the kernel longer when two processes do it in one file system."""
     shown: str = ""
     """The tree as messages show it."""
 
@@ -132,6 +134,11 @@ class ProveLayer:
     claim: LayerClaim
     reading: Reading
     weight: int
+
+    @property
+    def shareable(self) -> int:
+        """All of it."""
+        return self.weight
 
     def run(self, progress: Progress) -> LayerProof:
         """See :func:`~installer_plugin.storage.layer.proof.prove_layer`."""

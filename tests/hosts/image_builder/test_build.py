@@ -295,8 +295,8 @@ def test_what_is_wrong_is_said_before_anything_is_built(
 
 
 def test_a_root_without_room_is_refused_with_the_option_that_helps(machine: Pipeline) -> None:
-    done = machine.disk(OS, ok=4, env={"STANDIN_ROOT_SECTORS": "65536"})
-    assert "in a root of 32.0 MiB" in done.stderr
+    done = machine.disk(OS, ok=4, env={"STANDIN_ROOT_SECTORS": "1024"})
+    assert "in a root of 512 KiB" in done.stderr
     assert "hint: add --image-size " in done.stderr
     assert not machine.was_built()
 
