@@ -28,6 +28,7 @@ from installer_plugin.model import (
     parse_image_id,
 )
 from installer_plugin.process import pool
+from installer_plugin.process.pool_worker import Ended, Job
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages import verify as stage
 from installer_plugin.stages.verify import VerifyOptions, verify
@@ -240,6 +241,20 @@ def test_progress_ends_at_the_images_size(copy: Copy) -> None:
         (proven,) = verify(store, copy.expected()[1:2], Events([Sink()]), Runner())
     last = [event for event in seen if isinstance(event, Progress)][-1]
     assert (last.reference, last.done, last.total) == (proven.reference, proven.size, proven.size)
+
+
+def test_answer_of_a_worker_that_proves_nothing_is_not_a_proof(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(jobs: Sequence[Job], *_: object) -> Iterator[Ended]:
+        yield from (Ended(index, "all is well") for index, _ in enumerate(jobs))
+
+    monkeypatch.setattr(stage, "do_jobs", answers)
+    with (
+        GraphRoot.open(copy.root) as store,
+        pytest.raises(TypeError, match="'all is well' proves nothing"),
+    ):
+        verify(store, copy.expected(), QUIET, Runner())
 
 
 def test_progress_is_silent_while_nothing_moves() -> None:

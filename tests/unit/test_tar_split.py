@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from installer_plugin.errors import DataError
 from installer_plugin.storage.layer import tar_split
-from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment, read_entries
+from installer_plugin.storage.layer.tar_split import (
+    Entry,
+    FileEntry,
+    Segment,
+    read_chunks,
+    read_entries,
+)
 from tests.support.handmade import file_entry, packed, segment
 
 
@@ -146,6 +152,18 @@ def test_endless_line_is_refused_in_bounded_memory() -> None:
 )
 def test_endless_text_that_stands_for_nothing_is_refused(line: str) -> None:
     assert "far too much text" in _fails(_lines(*[line] * 200_000))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"type":2,"payload":"","position":1}', f'{{"type":2,"payload":"{"QUFB" * 100}"}}'],
+    ids=["endless-text", "endless-segments"],
+)
+def test_file_that_cannot_be_cut_is_not_shared_out(line: str) -> None:
+    """Nothing in it ends a chunk, and whoever has the first one would keep all of it in memory."""
+    content = io.BytesIO(_lines(*[line] * 200_000))
+    with pytest.raises(DataError, match="cannot be shared out"):
+        list(read_chunks(content, "x.tar-split.gz", iter(range(9)).__next__))
 
 
 class _Failing(io.RawIOBase):
