@@ -121,6 +121,14 @@ def test_pax_time_is_rounded_down(text: str, seconds: int) -> None:
     assert _one(_pax(mtime=text), _block()).mtime == seconds
 
 
+@pytest.mark.parametrize(
+    ("stated", "owner"), [("-1", 0), ("-2", 2**32 - 2), ("4294967294", 2**32 - 2), ("-0", 0)]
+)
+@pytest.mark.parametrize("key", ["uid", "gid"])
+def test_owner_is_what_chown_makes_of_the_number(key: str, stated: str, owner: int) -> None:
+    assert getattr(_one(_pax(**{key: stated}), _block()), key) == owner
+
+
 def test_pax_values_hold_for_one_entry_and_empty_ones_do_not_hold() -> None:
     pax = _pax_bytes({
         b"path": b"", b"uid": b"7", b"SCHILY.xattr.user.a": b"\0\xff=\n",

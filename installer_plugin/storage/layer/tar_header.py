@@ -251,14 +251,24 @@ def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:
         name,
         kind,
         number(fields[1]) & 0o7777,
-        _decimal(pax, b"uid", fields[2]) if pax else number(fields[2]),
-        _decimal(pax, b"gid", fields[3]) if pax else number(fields[3]),
+        _owner(_decimal(pax, b"uid", fields[2]) if pax else number(fields[2])),
+        _owner(_decimal(pax, b"gid", fields[3]) if pax else number(fields[3])),
         size,
         _mtime(pax, fields[5]) if pax else number(fields[5]),
         extended.target or pax.get(b"linkpath") or fields[7].partition(b"\0")[0],
         (number(fields[9]), number(fields[10])) if is_device else (0, 0),
         _xattrs(pax) if pax else _NO_XATTRS,
     )
+
+
+def _owner(stated: int) -> int:
+    """Who owns what is made for a header: containers-storage hands the number to lchown(2).
+
+    There -1 changes nothing, so it is root who has made it; another one below 0 is cut to 32 bits.
+    """
+    if stated == -1:
+        return 0
+    return stated & 0xFFFFFFFF if stated < 0 else stated
 
 
 def _not_known(name: bytes, kind: bytes, size: int) -> ValueError:
