@@ -128,8 +128,8 @@ def verify(source: str, once: Path | None, **given: Unpack[Given]) -> None:
     """Read a finished TARGET again and prove or refute it.
 
     TARGET is a directory, a disk or a raw image of one. Which images it must hold is read from its
-    deployments and the options; its receipt adds the digests of what is still declared, and counts
-    whole where there is no deployment. podman is not needed.
+    deployments and the options; its receipt adds the digests of what is still declared. Without a
+    deployment, all that the receipt lists is expected. podman is not needed.
     """
     output = _output(given)
 

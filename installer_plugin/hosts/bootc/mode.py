@@ -14,6 +14,7 @@ from installer_plugin.hosts.bootc.bootc_cli import BootcInstall
 from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
 from installer_plugin.opening import open_root
 from installer_plugin.request import Work
+from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.source.containers_conf import load_storage_conf
 
 UKI_FOLDER = "boot/EFI/Linux"
@@ -54,6 +55,8 @@ class Situation:
     """Where podman, as bootc calls it, finds images."""
     composefs_image: bool
     """Whether the image brings a UKI, which makes bootc choose its composefs backend."""
+    policy: Policy | None = None
+    """What the bound images are to be labelled by: the source's SELinux policy."""
     tool: str = ""
     """What the environment tells bootc to call in the place of podman (TOOL_VARIABLE)."""
     can_run_shim: bool = True
@@ -70,6 +73,7 @@ def situation_of(
             # bootc looks for one in the container in which it runs (crates/lib/src/install.rs,
             # prepare_install: target_rootfs), never in an image that --source-imgref names.
             uki = install.source_imgref is None and brings_uki(root)
+            policy = find_policy(root) if images else None
     return Situation(
         install=install,
         source=work.request.source,
@@ -77,6 +81,7 @@ def situation_of(
         resolved=images,
         default_stores=frozenset(conf.stores),
         composefs_image=uki,
+        policy=policy,
         tool=work.context.env.get(TOOL_VARIABLE, ""),
         can_run_shim=can_run_shim,
     )

@@ -40,7 +40,7 @@ from installer_plugin.hosts.bootc.target_checks import require_opening, require_
 from installer_plugin.hosts.bootc.watchdog import Guard, close_abandoned, guarding
 from installer_plugin.image_json import parse_verified
 from installer_plugin.model import ResolvedImage, VerifiedImage
-from installer_plugin.opening import UnopenedError, open_root
+from installer_plugin.opening import UnopenedError
 from installer_plugin.pipeline import Stage, check, verify_target
 from installer_plugin.process.foreign_texts import last_error_of_bootc
 from installer_plugin.process.runner import Command, CommandError
@@ -52,7 +52,7 @@ from installer_plugin.stages.verify import CHECKS, CONTENT, VerifyOptions
 from installer_plugin.state.event_relay import relayed
 from installer_plugin.state.job import Job
 from installer_plugin.state.state_directory import StateDirectory, damaged_is_an_error
-from installer_plugin.storage.selinux import find_policy
+from installer_plugin.storage.selinux import Policy
 
 STAGE = "install"
 COMPOSEFS_WARNING = (
@@ -153,21 +153,14 @@ class Run:
         composefs = self.asked.bootc.composefs or situation.composefs_image
         if not images:
             return Found((), Mode(When.AFTER, report.NOTHING), composefs)
-        self._require_labelling()
+        if situation.policy:
+            _require_labelling(situation.policy)
         self._require_room(images, composefs=composefs)
         mode = choose_mode(self.asked.when, situation)
         self.work.events.step(STAGE, f"mode: {mode.when} ({mode.reason})")
         if composefs:
             self.work.events.warn(STAGE, COMPOSEFS_WARNING)
         return Found(images, mode, composefs)
-
-    def _require_labelling(self) -> None:
-        """Raise PreflightError where the store is to be labelled and nothing here can do that."""
-        with configured(), open_root(self.work) as root:
-            policy = find_policy(root)
-        problems = tuple(check_labelling(policy)) if policy else ()
-        if problems:
-            raise PreflightError(*problems)
 
     def _require_room(self, images: tuple[ResolvedImage, ...], *, composefs: bool) -> None:
         install = self.asked.bootc
@@ -329,6 +322,13 @@ class Run:
         except CommandError as error:
             hint = "the images are there and proven; look at the file system"
             raise HostError(error.problem(str(root), hint=hint)) from error
+
+
+def _require_labelling(policy: Policy) -> None:
+    """Raise PreflightError where nothing here can label by *policy*."""
+    problems = tuple(check_labelling(policy))
+    if problems:
+        raise PreflightError(*problems)
 
 
 def without_any(install: BootcInstall, work: Work, spelling: SkipSpelling) -> tuple[str, ...]:

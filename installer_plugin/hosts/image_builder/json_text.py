@@ -44,6 +44,11 @@ class Node:
             node = node.members.get(key) if node and node.members is not None else None
         return node
 
+    def get_text(self, *keys: str) -> str | None:
+        """The string at these keys; None where there is none."""
+        node = self.get(*keys)
+        return node.text if node else None
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:

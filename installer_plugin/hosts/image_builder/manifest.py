@@ -135,29 +135,24 @@ def _places(node: Node, subject: str) -> dict[str, Place]:
             raise _wrong(subject, message, hint="give each pipeline a name of its own")
         items = (stages.items or []) if stages else []
         for index, stage in enumerate(items):
-            if _type(stage) is None:
+            if stage.get_text("type") is None:
                 raise _wrong(subject, f"stage {index} has no type", where=f"pipeline {shown}")
         found[shown] = Place(name=shown, node=each, stages=tuple(items))
     return found
-
-
-def _type(stage: Node) -> str | None:
-    node = stage.get("type")
-    return node.text if node else None
 
 
 def _require_untouched(places: dict[str, Place], subject: str) -> None:
     """Raise ConfigError for a manifest that was rewritten before."""
     for place in places.values():
         for stage in place.stages:
-            if _type(stage) == STAGE or DECLARATIONS in _excluded(stage):
+            if stage.get_text("type") == STAGE or DECLARATIONS in _excluded(stage):
                 message = "was rewritten already, expected it as image-builder has made it"
                 hint = "use it as it is, or make it again with 'image-builder manifest'"
                 raise _wrong(subject, message, where=f"pipeline {place.name}", hint=hint)
 
 
 def _excluded(stage: Node) -> tuple[str, ...]:
-    exclude = stage.get("options", "exclude") if _type(stage) == DEPLOY else None
+    exclude = stage.get("options", "exclude") if stage.get_text("type") == DEPLOY else None
     items = (exclude.items or []) if exclude else []
     return tuple(f"/{(item.text or '').strip('/')}" for item in items)
 
@@ -165,7 +160,7 @@ def _excluded(stage: Node) -> tuple[str, ...]:
 def _installs(places: dict[str, Place], subject: str) -> Iterator[Install]:
     for place in places.values():
         for index, stage in enumerate(place.stages):
-            if _type(stage) == INSTALL:
+            if stage.get_text("type") == INSTALL:
                 yield _install(places, place, index, subject)
 
 
@@ -175,11 +170,11 @@ def _install(places: dict[str, Place], place: Place, index: int, subject: str) -
     for other in place.stages:
         path = other.get("options", "destination", "storage-path")
         if path and (path.text or "").rstrip("/") == TARGET_STORE:
-            message = f"a stage {_type(other)} copies images to {TARGET_STORE} already"
+            message = f"a stage {other.get_text('type')} copies images to {TARGET_STORE} already"
             hint = "take that stage out of the manifest: ours brings what the image declares"
             raise _wrong(subject, message, where=where, hint=hint)
     build = _build(places, place, subject)
-    deploys = tuple(each for each in build.stages if _type(each) == DEPLOY)
+    deploys = tuple(each for each in build.stages if each.get_text("type") == DEPLOY)
     if not deploys:
         message = f"its build pipeline {build.name!r} has no stage {DEPLOY}, expected one"
         raise _wrong(subject, message, where=where)

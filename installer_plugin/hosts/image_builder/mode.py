@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from installer_plugin.errors import PreflightError, Problem
-from installer_plugin.hosts.image_builder.json_text import Node
 from installer_plugin.hosts.image_builder.manifest import Manifest
 from installer_plugin.hosts.image_builder.rewrite import Mode
 from installer_plugin.model import ResolvedImage
@@ -108,15 +107,12 @@ def exports_of(manifest: Manifest, names: Sequence[str]) -> Exports:
     last = {place.name: place.stages[-1] for place in manifest.places if place.stages}
     wanted = {name: last[name] for name in names if name in last}
     return Exports(
-        archives=tuple(name for name, stage in wanted.items() if _text(stage, "type") in ARCHIVES),
+        archives=tuple(
+            name for name, stage in wanted.items() if stage.get_text("type") in ARCHIVES
+        ),
         read_only=tuple(
             name
             for name, stage in wanted.items()
-            if _text(stage, "options", "format", "subformat") == COMPRESSED_VMDK
+            if stage.get_text("options", "format", "subformat") == COMPRESSED_VMDK
         ),
     )
-
-
-def _text(stage: Node, *keys: str) -> str | None:
-    found = stage.get(*keys)
-    return found.text if found else None
