@@ -99,9 +99,10 @@ def test_run_that_is_told_to_end_cleans_up_first(
         tmp_path,
         "from pathlib import Path\nimport time\n@pytest.fixture\ndef thing(request):\n"
         "    file = Path(__file__).with_name(request.node.name)\n"
-        "    file.touch()\n    yield\n    time.sleep(0.5)\n    file.rename(f'{file}-cleaned')\n"
+        "    yield file\n    time.sleep(0.5)\n    file.rename(f'{file}-cleaned')\n"
         "@pytest.mark.parametrize('number', range(6))\n"
-        "def test_it(number, thing): time.sleep(600)\n",
+        # Not the fixture makes the file: a signal between that and its yield leaves it no clean-up.
+        "def test_it(number, thing):\n    thing.touch()\n    time.sleep(600)\n",
         f"--numprocesses={workers}",
     )
     under_way = max(workers, 1)
