@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from installer_plugin.block.probe import BlockNode, list_loops, lsblk_argv, parse_lsblk
+from installer_plugin.block.probe import BlockNode, Loop, list_loops, lsblk_argv, parse_lsblk
 from installer_plugin.errors import HostError, Problem
 from installer_plugin.process.runner import Command, Runner
 
 SWAP = "[SWAP]"
+SYSFS_BLOCK = Path("/sys/block")
+DETACH_SECONDS = 2.0
+"""How long a loop device that is being detached is waited for: who looks at it takes milliseconds."""
+DETACH_POLL_SECONDS = 0.02
 
 
 def uses_of(nodes: tuple[BlockNode, ...]) -> Iterator[Problem]:
@@ -62,12 +67,31 @@ def require_free(device: Path, runner: Runner) -> None:
 
 
 def require_unattached(image: Path, runner: Runner) -> None:
-    """Raise HostError when a loop device stands on *image* already, CommandError, DataError."""
-    seen = image.stat()
-    for loop in list_loops(runner):
-        if (loop.disk, loop.inode) == (seen.st_dev, seen.st_ino):
+    """Raise HostError when a loop device stands on *image* already, CommandError, DataError.
+
+    A device that is detached stays until its last reader closes it, such as a blkid that looks at all
+    devices: the kernel calls it `autoclear`, and it is waited for.
+    """
+    deadline = time.monotonic() + DETACH_SECONDS
+    while loop := _loop_on(image, runner):
+        if not _autoclear(loop.device) or time.monotonic() > deadline:
             raise HostError.of(
                 str(image),
                 f"is in use by {loop.device}, expected a free image",
                 hint=f"detach it (losetup --detach {loop.device}), or name {loop.device}",
             )
+        time.sleep(DETACH_POLL_SECONDS)
+
+
+def _loop_on(image: Path, runner: Runner) -> Loop | None:
+    seen = image.stat()
+    here = (seen.st_dev, seen.st_ino)
+    return next((loop for loop in list_loops(runner) if (loop.disk, loop.inode) == here), None)
+
+
+def _autoclear(loop: Path) -> bool:
+    """Whether the kernel detaches a loop device when its last user closes it."""
+    try:
+        return (SYSFS_BLOCK / loop.name / "loop/autoclear").read_text().strip() == "1"
+    except FileNotFoundError:
+        return True  # it has just gone

@@ -4,13 +4,17 @@ import gzip
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from installer_plugin.block import in_use
 from installer_plugin.block.base import Key
 from installer_plugin.block.disk_image_format import convert_line, find_format, format_of
+from installer_plugin.block.probe import Loop, list_loops
 from installer_plugin.errors import BoundImagesError, ConfigError, HostError, InterruptedBySignal
+from installer_plugin.process.runner import Runner
 from tests.block.luks_header import write_luks2_header
 from tests.block.scene import (
     ROOT,
@@ -103,6 +107,33 @@ def test_image_that_is_attached_is_left_alone(opener: Opener, tmp_path: Path) ->
         error = _error(opener, image)
     assert isinstance(error, HostError)
     assert f"is in use by {disk}" in str(error)
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed-meanwhile", "kept"])
+def test_loop_device_that_somebody_still_looks_at_is_waited_for(
+    closed: bool, opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make_file_system(tmp_path / "root.img", Part(kind="ext4", holds=SYSTEM))
+    with ExitStack() as look:
+        with attached(image, partitions=False) as disk:
+            looked = os.open(disk, os.O_RDONLY)
+            look.callback(os.close, looked)
+        seen: list[tuple[Loop, ...]] = []
+
+        def list_and_close(runner: Runner) -> tuple[Loop, ...]:
+            seen.append(list_loops(runner))
+            if closed:
+                look.close()
+            return seen[-1]
+
+        monkeypatch.setattr(in_use, "list_loops", list_and_close)
+        monkeypatch.setattr(in_use, "DETACH_SECONDS", 60 if closed else 0)
+        if closed:
+            with opener(image):
+                pass
+        else:
+            assert f"is in use by {disk}" in str(_error(opener, image))
+    assert str(disk) in [str(loop.device) for loop in seen[0]]
 
 
 def test_read_only_disk_cannot_be_written(opener: Opener, tmp_path: Path) -> None:
