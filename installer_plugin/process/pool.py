@@ -41,6 +41,8 @@ WORTH_A_PROCESS = 512 << 20
 """Bytes of work below which it takes longer to start processes than they save."""
 WORTH_SHARING = 256 << 20
 """Shareable bytes of one job below which it is done by one process, whatever the others do meanwhile."""
+EQUAL_ENOUGH = 1.15
+"""The most that a worker may have to do, in fair parts, before large jobs are shared."""
 END_SECONDS = 0.05
 """How often processes that are still running are ended."""
 
@@ -93,12 +95,22 @@ def _chosen(jobs: Sequence[Job], chosen: Container[int]) -> Iterator[tuple[int, 
 
 
 def worth_sharing(jobs: Sequence[Job], workers: int) -> Iterator[int]:
-    """Numbers of the jobs that would keep one worker busy when the others have nothing left to do."""
+    """Numbers of the jobs that would keep one worker busy when the others have nothing left to do.
+
+    None while whole jobs keep all of them about equally busy: what is shared is begun by each of them.
+    """
     fair = sum(job.weight for job in jobs) / workers
+    most = max((_load(share) for share in shared_out(jobs, workers)), default=0)
+    if most <= fair * EQUAL_ENOUGH:
+        return
     for index, job in enumerate(jobs):
-        large = workers > 1 and job.weight >= fair / 2
+        large = job.weight >= fair / 2
         if large and isinstance(job, SharedJob) and job.shareable >= WORTH_SHARING:
             yield index
+
+
+def _load(share: Share) -> int:
+    return sum(job.weight for _, job in share)
 
 
 def shared_out(jobs: Sequence[Job], workers: int) -> list[Share]:

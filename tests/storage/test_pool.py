@@ -336,6 +336,8 @@ def test_parts_of_a_worker_that_dies_leave_nobody_waiting() -> None:
         ([WORTH_SHARING - 1], 2, []),
         ([8 * WORTH_SHARING, WORTH_SHARING, WORTH_SHARING], 2, [0]),
         ([WORTH_SHARING] * 8, 2, []),
+        ([4 * WORTH_SHARING, 2 * WORTH_SHARING, 3 * WORTH_SHARING], 2, []),
+        ([4 * WORTH_SHARING, 2 * WORTH_SHARING], 2, [0, 1]),
     ],
 )
 def test_job_is_shared_when_it_would_keep_one_worker_busy_alone(
