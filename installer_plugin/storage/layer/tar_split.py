@@ -13,6 +13,7 @@ import re
 import zlib
 from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import BinaryIO, NamedTuple, cast
 
 from installer_plugin.errors import DataError
@@ -39,9 +40,16 @@ _FILE_HEAD = b'{"type":1,'
 _SEGMENT_HEAD = b'{"type":2,"payload":"'
 _SEGMENT_TAIL = re.compile(rb'","position":\d+\}').fullmatch
 _PLAIN_FILE = re.compile(
-    rb'\{"type":1,"name":"([ !#-\[\]-~]*)","size":(\d{1,18}),"payload":"([\w+/=]*)","position":\d+\}'
+    rb'\{"type":1,"name":"([ !#-\[\]-~]*)",(?:"size":(\d{1,18}),)?'
+    rb'"payload":(?:"([\w+/=]*)"|null),"position":\d+\}'
 ).fullmatch
 """A file entry whose name needs no escapes."""
+_SHARED_END = 472
+"""Characters of base64 that hold the end of a tar header, from behind its type on, wherever it begins."""
+_OWN_BEGIN = 216
+"""Characters that hold all of it before that."""
+_ZEROS = b"A" * 684
+"""Base64 of more zeros than padding has."""
 
 
 class Segment(NamedTuple):
@@ -153,10 +161,12 @@ def _entry(line: bytes, where: str, index: int) -> Entry:
             # it does for nearly all of the other lines.
             end = line.find(b'"', len(_SEGMENT_HEAD))
             if _SEGMENT_TAIL(line, end) and line.find(b"\\", 0, end) < 0:
-                return Segment(a2b_base64(line[len(_SEGMENT_HEAD) : end], strict_mode=True))
+                return Segment(_payload(line[len(_SEGMENT_HEAD) : end]))
         elif plain := _PLAIN_FILE(line):
             name, size, checksum = plain.groups()
-            return FileEntry(name, int(size), _crc(a2b_base64(checksum, strict_mode=True)))
+            return FileEntry(
+                name, int(size or 0), _crc(a2b_base64(checksum or b"", strict_mode=True))
+            )
         text = line.decode()
         found, end = _decode(text)
     except (ValueError, RecursionError) as error:
@@ -173,6 +183,26 @@ def _entry(line: bytes, where: str, index: int) -> Entry:
     except ValueError as error:
         raise DataError(where, f"entry {index}: {error}") from error
     raise DataError(where, f"entry {index}: type is {kind!r:.40}, expected 1 or 2")
+
+
+def _payload(text: bytes) -> bytes:
+    """Base64 of a segment, decoded; raises ValueError.
+
+    Padding is zeros, and most headers end alike: only what is left has to be decoded, which is a
+    quarter of the text.
+    """
+    zeros = len(text) - _OWN_BEGIN - _SHARED_END
+    if zeros < 0 or not _ZEROS.startswith(text[:zeros]):
+        zeros = 0
+    own, shared = text[zeros:-_SHARED_END], text[-_SHARED_END:]
+    if len(text) % 4 or own.endswith(b"="):
+        return a2b_base64(text, strict_mode=True)
+    return bytes(zeros // 4 * 3) + a2b_base64(own, strict_mode=True) + _shared_end(shared)
+
+
+@lru_cache(maxsize=1 << 9)
+def _shared_end(text: bytes) -> bytes:
+    return a2b_base64(text, strict_mode=True)
 
 
 def _base64(value: object) -> bytes:

@@ -25,6 +25,7 @@ MAX_PATH = 4095
 """Linux limits (``NAME_MAX``, ``PATH_MAX`` without the NUL): no longer name can have been unpacked."""
 
 _NO_XATTRS: Mapping[str, bytes] = {}
+_DOTS = frozenset((b".", b".."))
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -80,6 +81,11 @@ class LayerTree(Closing):
         """Where *name* is; raises DataError for a hostile name and OSError when a parent is missing."""
         if len(name) > MAX_PATH:
             raise DataError(shown(name), f"has {len(name)} bytes, expected at most {MAX_PATH}")
+        parent, _, last = name.rpartition(b"/")
+        if parent == self._last[0] and last and last not in _DOTS:
+            # In the directory of the one before, as most are: its name was cleaned, and is known.
+            _check_component(last, name)
+            return Place(self._last[1], last)
         name = cleaned(name)
         parent, _, last = name.rstrip(b"/").rpartition(b"/")
         while last == b"." and parent:
