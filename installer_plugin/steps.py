@@ -6,7 +6,7 @@ A step that finds something missing in its knowledge takes the steps that come b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from installer_plugin import __version__
 from installer_plugin.declarations.os_platform import platform_of
@@ -60,6 +60,7 @@ from installer_plugin.storage.engine.select import (
     required_tools,
     select_engines,
 )
+from installer_plugin.storage.engine.source_layers import Whole
 from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.source.signature_policy import load_policy
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -78,6 +79,8 @@ class Known:
     """The images with their engines."""
     findings: tuple[tuple[str, Finding], ...] = ()
     """Each with the reference it is about."""
+    whole: Whole = field(default_factory=dict)
+    """Stored layers that preflight has looked at; a second look skips them."""
     copied: tuple[CopiedImage, ...] | None = None
     tools: Mapping[str, str] | None = None
     """Versions of the programs that took part."""
@@ -144,12 +147,14 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             any_room=work.request.no_space_check,
             lock=read_lock(work.request),
             machine=None if work.request.allow_other_architecture else platform_of(opened.root),
+            whole=known.whole,
         )
         work.events.step("preflight", "checking tools, space and target")
-        problems = (*preflight(plan, work.runner), *receipt_problems(work.request.receipts))
+        found = preflight(plan, work.runner)
+        problems = (*found.problems, *receipt_problems(work.request.receipts))
     declared = ((image.reference, finding) for image in known.bound for finding in image.findings)
     findings = (*declared, *bootc_findings(known.images))
-    return replace(known, problems=problems, findings=findings)
+    return replace(known, problems=problems, findings=findings, whole=found.whole)
 
 
 def _with_engines(work: Work, opened: Opened, known: Known) -> Known:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from installer_plugin.declarations.reference import parse_reference
@@ -24,7 +24,7 @@ from installer_plugin.model import (
 )
 from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
 from installer_plugin.storage.engine.select import Selected, required_tools
-from installer_plugin.storage.engine.source_layers import source_problems
+from installer_plugin.storage.engine.source_layers import SourceCheck, Whole, check_stored
 from installer_plugin.storage.engine.space import (
     MissingLayers,
     choose_scratch,
@@ -69,20 +69,33 @@ class Plan:
     """The SELinux policy that the target store is to be labelled by."""
     machine: Platform | None = None
     """What the OS image runs on; None to take images for anything."""
+    whole: Whole = field(default_factory=dict)
+    """Stored layers that an earlier look has found whole."""
 
 
-def preflight(plan: Plan, runner: Runner) -> tuple[Problem, ...]:
-    """All problems of *plan*; nothing is changed anywhere."""
-    return (
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found."""
+
+    problems: tuple[Problem, ...]
+    whole: Whole
+    """Stored layers that need not be looked at again."""
+
+
+def preflight(plan: Plan, runner: Runner) -> Preflight:
+    """All problems of *plan*; nothing is changed anywhere. Raises CommandError."""
+    sources, whole = check_sources(plan, runner)
+    problems = (
         *check_tools(required_tools(plan.selected), runner),
         *(check_labelling(plan.policy) if plan.policy and plan.images else ()),
         *(check_direct(plan.selected) if plan.direct_only else ()),
         *check_lock(plan.images, plan.lock),
         *(check_architecture(plan.images, plan.machine) if plan.machine else ()),
-        *check_sources(plan),
+        *sources,
         *(check_target(plan.target, closed=plan.closed_for_now) if plan.target else ()),
         *(check_space(plan, plan.target) if plan.target and not plan.any_room else ()),
     )
+    return Preflight(problems, whole)
 
 
 def check_tools(tools: Sequence[str], runner: Runner) -> Iterator[Problem]:
@@ -138,22 +151,33 @@ def check_direct(selected: Sequence[Selected]) -> Iterator[Problem]:
             )
 
 
-def check_sources(plan: Plan) -> Iterator[Problem]:
-    """Stored layers that are not whole, or that no engine can carry; those that are there are left."""
+def check_sources(plan: Plan, runner: Runner) -> tuple[tuple[Problem, ...], Whole]:
+    """Stored layers that are not whole, or that no engine can carry, and which layers are whole.
+
+    Those that are on the target already are left. Raises CommandError.
+    """
     try:
         missing = layers_to_copy(plan.images, plan.target) if plan.target else None
     except DataError:
         missing = None  # the target's store is damaged: check_target says so
-    stored = [
-        (each.image, not each.engine.stages_on_target)
-        for each in plan.selected
-        if each.image.source.kind is SourceKind.CONTAINERS_STORAGE
-    ]
     wanted = plan.images if missing is None else [image for image, _ in missing.values()]
-    for image in {image.image_id: image for image in wanted}.values():
-        yield from blob_problems(image)
-    place = plan.target.physical_root if plan.target else None
-    yield from source_problems(stored, plan.stores, missing, place)
+    images = {image.image_id: image for image in wanted}.values()
+    blobs = tuple(problem for image in images for problem in blob_problems(image))
+    stored, whole = check_stored(
+        SourceCheck(
+            images=[
+                (each.image, not each.engine.stages_on_target)
+                for each in plan.selected
+                if each.image.source.kind is SourceKind.CONTAINERS_STORAGE
+            ],
+            stores=plan.stores,
+            missing=missing,
+            target=plan.target.physical_root if plan.target else None,
+            whole=plan.whole,
+        ),
+        runner,
+    )
+    return (*blobs, *stored), whole
 
 
 def check_lock(

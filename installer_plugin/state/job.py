@@ -64,6 +64,7 @@ class Job:
         known = Known(
             discovered=self._discovered() if self.own else None,
             resolution=self._resolution() if self.own else None,
+            whole=self.state.whole() if self.own else {},
         )
         if not self.state.has(Stage.COPY):
             return known

@@ -55,6 +55,7 @@ def _resolve(job: Job) -> Staged:
 def _preflight(job: Job) -> Staged:
     known = _taken(job, Stage.PREFLIGHT)
     job.require_unchanged(Stage.RESOLVE, known.images)
+    job.state.write_whole(known.whole)
     return _looked(job, Stage.PREFLIGHT, known)
 
 

@@ -15,13 +15,15 @@ from installer_plugin.errors import ConfigError, DataError
 from installer_plugin.fields import Fields, Json, parse_document
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.opening import read_named
-from installer_plugin.pipeline import Stage
+from installer_plugin.pipeline import DOING, Stage
 from installer_plugin.request import Request
 from installer_plugin.state.codec import parse_request, request_json
+from installer_plugin.storage.engine.source_layers import Whole
 
 REQUEST = "request.json"
 OVERRIDDEN = "overridden.json"
 RECEIPT = "receipt.json"
+WHOLE = "whole.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class StateDirectory:
         order = tuple(Stage)
         for each in order[order.index(stage) :]:
             (self.path / f"{each}.json").unlink(missing_ok=True)
+        if stage not in DOING:
+            (self.path / WHOLE).unlink(missing_ok=True)
         if stage is not Stage.RECORD:
             (self.path / RECEIPT).unlink(missing_ok=True)
 
@@ -98,6 +102,17 @@ class StateDirectory:
         """Keep which stages will not run, and what stands in for them."""
         by = {str(stage): str(file) for stage, file in hooks.items()}
         self._store(OVERRIDDEN, {"schema": "bootc-bound-images/overridden/1", **by})
+
+    def whole(self) -> Whole:
+        """Layers of the sources that preflight has found whole; none when it has not run."""
+        if not (self.path / WHOLE).exists():
+            return {}
+        data = self._load(WHOLE, "bootc-bound-images/whole/1").data
+        return {id_: by_tool for id_, by_tool in data.items() if isinstance(by_tool, bool)}
+
+    def write_whole(self, whole: Whole) -> None:
+        """Keep which layers need not be looked at again."""
+        self._store(WHOLE, {"schema": "bootc-bound-images/whole/1", **whole})
 
     def read_receipt(self) -> bytes:
         """The receipt as verification left it; raises ConfigError."""

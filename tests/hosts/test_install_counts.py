@@ -23,6 +23,9 @@ import functools, importlib.machinery, json, os, sys
 COUNTED = {
     "installer_plugin.stages.discover": ("discover", lambda root: str(root.label)),
     "installer_plugin.stages.resolve": ("resolve", lambda bound, sources: len(bound)),
+    "installer_plugin.storage.engine.source_check": (
+        "examined", lambda store, check, progress: check.layer_id
+    ),
     "installer_plugin.storage.layer.proof": (
         "prove_layer", lambda root, claim, progress, reading: [claim.id, reading.content]
     ),
@@ -109,8 +112,11 @@ def test_installation_reads_each_thing_once(
     assert source == "/"
     assert "/ostree/deploy/" in deployment
     assert counts.of("resolve") == [2]
+    examined = Counter(counts.of("examined"))
+    assert set(examined.values()) == {1}
     layers = counts.layers(content=True)
     assert set(layers.values()) == {1}
+    assert set(layers) == set(examined)
     # The last look compares all but the content of the same layers.
     assert counts.layers(content=False) == layers
 

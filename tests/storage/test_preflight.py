@@ -85,13 +85,13 @@ def test_healthy_plan_has_no_problem_and_changes_nothing(
         images=images, selected=selected, target=target, scratch=(tmp_path,), lock=locked,
         direct_only=choice is EngineChoice.DIRECT,
     )  # fmt: skip
-    assert preflight(plan, Runner()) == ()
+    assert preflight(plan, Runner()).problems == ()
     assert list((tmp_path / "target").iterdir()) == []
 
 
 def test_nothing_to_copy_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert preflight(Plan(images=()), Runner()) == ()
+    assert preflight(Plan(images=()), Runner()).problems == ()
     assert required_tools(()) == ()
 
 
@@ -213,7 +213,7 @@ def test_image_that_is_not_the_locked_one_is_told_with_its_declaration() -> None
     moved = replace(other, image_id=ImageId(hexa("moved")))
     lock = {entry.reference: entry for entry in lock_images([same, other])}
     plan = Plan(images=(same, moved, absent), lock=lock)
-    first, second = preflight(plan, Runner())
+    first, second = preflight(plan, Runner()).problems
     assert (first.subject, second.subject) == ("b:1", "c:1")
     assert f"its image ID is {hexa('moved')}, the lock file demands" in first.message
     assert "the lock file does not have it" in second.message
@@ -291,7 +291,7 @@ def test_all_problems_are_told_at_once(
     monkeypatch.setenv("PATH", str(tools))
     image = _large(200 << 20)
     plan = replace(_plan(image, target=_store(disk.mount)), lock={})
-    said = _said(preflight(plan, Runner()))
+    said = _said(preflight(plan, Runner()).problems)
     monkeypatch.undo()
     disk.remount(read_only=False)
     for part in (

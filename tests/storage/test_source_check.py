@@ -4,19 +4,28 @@ import gzip
 import os
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from installer_plugin.errors import Problem
-from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.storage.engine.source_check import MAX_PROBLEMS, layer_problems
+from installer_plugin.model import ResolvedImage
+from installer_plugin.process import pool
+from installer_plugin.process.runner import Runner
+from installer_plugin.stages.resolve import resolve
+from installer_plugin.storage.engine.source_check import MAX_PROBLEMS, CheckLayer, Examined
+from installer_plugin.storage.engine.source_layers import SourceCheck, check_stored
+from installer_plugin.storage.source.containers_conf import RegistriesConf
+from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.store.graph_root import GraphRoot
-from installer_plugin.storage.store.records import LayerRecord
 from tests.support.crafted import Entry, layer_tar
 from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.handmade import LAYER, Handmade, handmade, packed, split
+from tests.support.images import ImageSources
+from tests.support.stores import copy_store
+from tests.support.values import bound
 
 FOLDER = Entry(name="etc", type=tarfile.DIRTYPE, mode=0o755)
 FILE = Entry(name="etc/file", content=b"content")
@@ -25,12 +34,11 @@ FILE = Entry(name="etc/file", content=b"content")
 def _problems(
     layer: Handmade, *, by_tool: bool = False, target: Path | None = None
 ) -> tuple[Problem, ...]:
-    record = LayerRecord(
-        id=LAYER, parent=None, diff_id=None, diff_size=len(layer.tar), toc_digest=None, names=(),
-        big_data_names=(), incomplete=False, mapped=False, raw={},
+    check = CheckLayer(
+        store=layer.root, shown=layer.root, layer_id=LAYER, size=len(layer.tar), by_tool=by_tool,
+        target=target,
     )  # fmt: skip
-    with GraphRoot(layer.root, Rootfs.open(layer.root)) as store:
-        return layer_problems((store, record), by_tool=by_tool, target=target)
+    return check.run(lambda _: None).problems
 
 
 def _streamed(layer: Handmade, *entries: Entry) -> Handmade:
@@ -156,3 +164,79 @@ def test_attributes_are_tried_on_the_target(
     assert all(message in p.message and f"({kind})" in p.message for p in problems)
     assert all("xfs" in problem.hint for problem in problems)
     assert sorted(mount.iterdir()) == before
+
+
+# --- all layers of a store -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(image_sources: ImageSources, tmp_path: Path) -> tuple[Path, list[ResolvedImage]]:
+    """A store of which every layer has lost its files, and images of it."""
+    store = copy_store(image_sources.store.root, tmp_path / "copy").root
+    names = (image_sources.app_a.name, image_sources.web.name)
+    with open_local_stores([store], RegistriesConf(aliases={})) as stores:
+        images = resolve([bound(name) for name in names], [stores]).images
+    for folder in store.glob("overlay/*/diff"):
+        shutil.rmtree(folder)
+    return store, list(images)
+
+
+def _checked(
+    store: Path, images: Sequence[tuple[ResolvedImage, bool]], whole: Mapping[str, bool]
+) -> tuple[list[str], Mapping[str, bool]]:
+    asked = SourceCheck(images=images, stores=[store], whole=whole)
+    problems, found = check_stored(asked, Runner())
+    assert {each.where for each in problems} <= {each.bound.reference for each, _ in images}
+    return [each.subject for each in problems], found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_problems_come_in_the_order_of_the_images_whoever_finds_them(
+    damaged: tuple[Path, list[ResolvedImage]], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, images = damaged
+    monkeypatch.setattr(pool, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(pool, "usable_processors", lambda: workers)
+    layers = [layer.diff_id for layer in dict.fromkeys(each for i in images for each in i.layers)]
+    with GraphRoot.open(store) as root:
+        by_diff = {layer.diff_id: layer.id for layer in root.load().layers.values()}
+    expected = [f"{store}/overlay/{by_diff[diff_id]}/diff" for diff_id in layers]
+    assert len(expected) > 2
+    subjects, whole = _checked(store, [(image, False) for image in images], {})
+    assert subjects == expected
+    assert whole == {}
+
+
+@pytest.mark.parametrize(
+    ("known", "by_tool", "again"),
+    [(None, False, True), (False, False, False), (False, True, True), (True, False, False),
+     (True, True, False)],
+)  # fmt: skip
+def test_layer_that_was_found_whole_is_not_looked_at_again(
+    damaged: tuple[Path, list[ResolvedImage]], known: bool | None, by_tool: bool, again: bool
+) -> None:
+    """Unless a tool is to read it that confines no link, and nobody has looked for those."""
+    store, images = damaged
+    with GraphRoot.open(store) as root:
+        whole = {} if known is None else dict.fromkeys(root.load().layers, known)
+    subjects, found = _checked(store, [(images[0], False), (images[0], by_tool)], whole)
+    assert bool(subjects) == again
+    assert found == whole
+
+
+def test_whole_layers_are_named_with_who_may_read_them(image_sources: ImageSources) -> None:
+    store = image_sources.store.root
+    with open_local_stores([store], RegistriesConf(aliases={})) as stores:
+        (image,) = resolve([bound(image_sources.app_a.name)], [stores]).images
+    for by_tool in (False, True):
+        subjects, whole = _checked(store, [(image, by_tool), (image, False)], {})
+        assert subjects == []
+        assert list(whole.values()) == [by_tool] * len(image.layers)
+
+
+def test_layer_whose_attributes_need_a_target_is_looked_at_again(tmp_path: Path) -> None:
+    entry = Entry(name="empty", pax={"SCHILY.xattr.user.big": "z" * 800})
+    layer = _streamed(handmade(tmp_path / "store", [FOLDER]), FOLDER, entry)
+    check = CheckLayer(store=layer.root, shown=layer.root, layer_id=LAYER, size=len(layer.tar))
+    assert check.run(lambda _: None) == Examined((), untried=True)
+    assert check.run(lambda _: None) != replace(check, target=tmp_path).run(lambda _: None)

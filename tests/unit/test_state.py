@@ -213,6 +213,7 @@ def test_stage_that_runs_again_forgets_what_came_after(tmp_path: Path) -> None:
     for stage in Stage:
         state.write(stage, {"schema": f"bootc-bound-images/stage-{stage}/2"})
     state.write_receipt("x")
+    state.write_whole({"layer": True})
     state.forget(Stage.RECORD)
     assert state.read_receipt() == b"x"
     state.forget(Stage.COPY)
@@ -220,6 +221,9 @@ def test_stage_that_runs_again_forgets_what_came_after(tmp_path: Path) -> None:
     assert left == [Stage.DISCOVER, Stage.RESOLVE, Stage.PREFLIGHT]
     with pytest.raises(ConfigError):
         state.read_receipt()
+    assert state.whole() == {"layer": True}
+    state.forget(Stage.PREFLIGHT)
+    assert state.whole() == {}
 
 
 @pytest.mark.parametrize(

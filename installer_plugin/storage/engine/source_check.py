@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import DataError, Problem
-from installer_plugin.files.rootfs import file_type
+from installer_plugin.files.rootfs import Rootfs, file_type
+from installer_plugin.process.pool_worker import Progress
 from installer_plugin.storage.layer.file_copy import ATTRIBUTE_HINT, file_system_of
+from installer_plugin.storage.layer.jobs import layer_work
 from installer_plugin.storage.layer.metadata_check import OPAQUE_NAME, WHITEOUT_PREFIX
-from installer_plugin.storage.layer.proof import stored_entries
+from installer_plugin.storage.layer.proof import TICK_ENTRIES, stored_entries
 from installer_plugin.storage.layer.tar_header import GLOBAL, Header, HeaderReader
 from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment
 from installer_plugin.storage.layer.tree import LayerTree, cleaned, joined, shown
-from installer_plugin.storage.store.commit import StoredLayer
+from installer_plugin.storage.store.graph_root import GraphRoot
 
 MAX_PROBLEMS = 5
 """Problems of one layer that are listed; a layer that lost its files may have thousands."""
@@ -28,22 +30,59 @@ ALWAYS_HELD = 512
 """Bytes of attributes that every file system with attributes holds at one file."""
 NOT_HELD = (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP)
 """What setxattr(2) says of a value that is too large for a file system, or of a kind that it lacks."""
+_NOT_USUAL = frozenset((b"", b"."))
+"""What names begin with that are whiteouts, lead elsewhere, or end with a slash."""
+COPYING_TAKES = 4
+"""How many times as long as looking at an entry, without its content."""
 REPULL = "remove the image from that store and pull it again"
 REBUILD = "build the image again without such an entry: no engine can carry it"
 
 
-def layer_problems(
-    stored: StoredLayer, *, by_tool: bool, target: Path | None = None
-) -> tuple[Problem, ...]:
-    """The first problems of a layer: parts that are missing or short, entries that cannot be carried.
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found out about a layer."""
 
-    *by_tool*: whether a program reads it that confines no link to the layer. *target*: a directory
-    that can be written, of the file system that the layer is to be on; None when it is not known.
-    """
-    store, layer = stored
-    if store.root.has_entry(f"overlay/{layer.id}/composefs-data"):
-        return ()  # files are objects with other names, which the store's own code finds
-    folder, split = f"overlay/{layer.id}/diff", f"overlay-layers/{layer.id}.tar-split.gz"
+    problems: tuple[Problem, ...]
+    """The first ones: parts that are missing or short, entries that cannot be carried."""
+    untried: bool = False
+    """Whether it has large attributes, which have to be tried on a target that is not known yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckLayer:
+    """Look for what keeps a stored layer from being copied and proven; a job for the pool."""
+
+    store: Path
+    """Graph root, by a path that other processes find it by."""
+    shown: Path
+    """The same as messages show it."""
+    layer_id: str
+    size: int | None
+    """Bytes of its stream as the store has recorded them."""
+    by_tool: bool = False
+    """Whether a program reads it that confines no link to the layer."""
+    target: Path | None = None
+    """A directory that can be written, of the file system that the layer is to be on; None when it is
+    not known."""
+    weight: int = 1
+
+    def run(self, progress: Progress) -> Examined:
+        """See :func:`examined`."""
+        with GraphRoot(self.shown, Rootfs.open(self.store)) as store:
+            return examined(store, self, progress)
+
+
+def check_work(root: Rootfs, layer_id: str) -> int:
+    """How much it is to check a layer, in bytes of content that are copied meanwhile."""
+    return layer_work(root, layer_id, 0) // COPYING_TAKES
+
+
+def examined(store: GraphRoot, check: CheckLayer, progress: Progress) -> Examined:
+    """The layer of *check* in the opened *store*, looked at; raises nothing but what *progress* does."""
+    if store.root.has_entry(f"overlay/{check.layer_id}/composefs-data"):
+        return Examined(())  # files are objects with other names, which the store's own code finds
+    folder = f"overlay/{check.layer_id}/diff"
+    split = f"overlay-layers/{check.layer_id}.tar-split.gz"
     missing = tuple(
         Problem(
             subject=store.shown(path),
@@ -54,23 +93,25 @@ def layer_problems(
         if not store.root.has_entry(path)
     )
     if missing:
-        return missing
+        return Examined(missing)
     try:
         with (
             store.root.directory(folder) as diff,
             LayerTree(os.dup(diff)) as tree,
-            stored_entries(store.root, layer.id) as entries,
+            stored_entries(store.root, check.layer_id) as entries,
         ):
-            files = LayerFiles(tree, diff if by_tool else None, store.shown(folder))
-            check = _Check(files, store.shown(split), target)
-            check.run(entries)
-            return (*check.problems, *check.size_problems(layer.diff_size))[:MAX_PROBLEMS]
+            files = LayerFiles(tree, diff if check.by_tool else None, store.shown(folder))
+            walk = _Check(files, store.shown(split), check.target)
+            walk.run(entries, progress)
+            problems = (*walk.problems, *walk.size_problems(check.size))
+            return Examined(problems[:MAX_PROBLEMS], walk.untried)
     except DataError as error:
         subject = store.shown(error.subject) if error.subject == split else error.subject
-        return (Problem(subject=subject, message=error.message, hint=error.hint or REPULL),)
+        problem = Problem(subject=subject, message=error.message, hint=error.hint or REPULL)
+        return Examined((problem,))
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        return (Problem(subject=store.shown(folder), message=message, hint=REPULL),)
+        return Examined((Problem(subject=store.shown(folder), message=message, hint=REPULL),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +165,14 @@ class _Check:
     def __init__(self, files: LayerFiles, split: str, target: Path | None) -> None:
         self._files = files
         self._target = target
+        self.untried = False
+        """Whether there are attributes that only a target could show to be too large."""
         self._tried: set[tuple[tuple[str, int], ...]] = set()
         """Names and sizes of attributes that were tried on the target."""
         self._split = split
         self._size = 0
+        self._folder: bytes | None = None
+        """The directory of the last name that stood in the stream as :func:`_plain` has it."""
         self._seen: dict[bytes, bool] = {}
         """Names that have had an entry, and whether it had content."""
         self._faults: dict[bytes, tuple[str, str]] = {}
@@ -139,10 +184,12 @@ class _Check:
         for name, (fault, hint) in self._faults.items():
             yield Problem(subject=self._files.path(name), message=fault, hint=hint)
 
-    def run(self, entries: Iterator[Entry]) -> None:
+    def run(self, entries: Iterator[Entry], progress: Progress) -> None:
         """Read all *entries*; raises DataError when they make no tar stream."""
         headers = HeaderReader(self._split)
-        for entry in entries:
+        for index, entry in enumerate(entries):
+            if not index % TICK_ENTRIES:
+                progress(0)
             if isinstance(entry, Segment):
                 self._size += len(entry.payload)
                 try:
@@ -167,11 +214,16 @@ class _Check:
     def _take(self, header: Header) -> None:
         if header.kind == GLOBAL:
             return
+        if self._is_usual(header):
+            self._seen[header.name] = bool(header.size)
+            return
         name = _plain(header.name)
-        if header.xattrs and self._target is not None:
-            self._try_xattrs(name, header.xattrs, self._target)
+        if header.xattrs:
+            self._try_xattrs(name, header.xattrs)
         folder, _, base = name.rpartition(b"/")
-        if b".." in name.split(b"/"):
+        inside = b".." not in name.split(b"/")
+        self._folder = folder if inside and name == header.name else None
+        if not inside:
             self._faults[name] = "leads out of the layer", REBUILD
         elif base == OPAQUE_NAME:
             return
@@ -186,12 +238,24 @@ class _Check:
         else:
             self._seen[name] = bool(header.size)
 
-    def _try_xattrs(self, name: bytes, xattrs: Mapping[str, bytes], target: Path) -> None:
+    def _is_usual(self, header: Header) -> bool:
+        """Whether this is a new name without attributes, in the directory of the one before it."""
+        folder, _, base = header.name.rpartition(b"/")
+        return (
+            folder == self._folder
+            and base[:1] not in _NOT_USUAL
+            and not header.xattrs
+            and header.name not in self._seen
+        )
+
+    def _try_xattrs(self, name: bytes, xattrs: Mapping[str, bytes]) -> None:
         sizes = tuple(sorted((key, len(value)) for key, value in xattrs.items()))
         if sizes in self._tried or sum(size for _, size in sizes) < ALWAYS_HELD:
             return
         self._tried.add(sizes)
-        if fault := xattr_fault(xattrs, target):
+        if self._target is None:
+            self.untried = True
+        elif fault := xattr_fault(xattrs, self._target):
             self._faults[name] = fault, ATTRIBUTE_HINT
 
 

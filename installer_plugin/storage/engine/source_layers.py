@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from installer_plugin.errors import DataError, Problem
 from installer_plugin.model import DiffId, ResolvedImage
+from installer_plugin.process.pool import do_jobs
+from installer_plugin.process.pool_worker import Ended
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import search_order
-from installer_plugin.storage.engine.source_check import REPULL, LayerFiles, layer_problems
+from installer_plugin.storage.engine.source_check import (
+    REPULL,
+    CheckLayer,
+    Examined,
+    LayerFiles,
+    check_work,
+)
+from installer_plugin.storage.layer.jobs import path_for_others
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_split import FileEntry
 from installer_plugin.storage.layer.tree import LayerTree
@@ -21,6 +31,8 @@ from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import Records, layer_chain
 
 _OpenedStore = tuple[GraphRoot, Records]
+Whole = Mapping[str, bool]
+"""IDs of layers that were examined and have nothing wrong, each with whether a tool may read it."""
 
 
 class OpenStores(ExitStack):
@@ -72,33 +84,103 @@ def _find_source(opened: Sequence[_OpenedStore], image: ResolvedImage) -> Source
     return SourceImage(store, record, tuple((where[layer.id], layer) for layer in chain))
 
 
-def source_problems(
-    selected: Sequence[tuple[ResolvedImage, bool]],
-    stores: Sequence[Path],
-    missing: Container[tuple[DiffId, ...]] | None,
-    target: Path | None = None,
-) -> Iterator[Problem]:
-    """What will keep the stored images from being copied and proven, each layer examined once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCheck:
+    """What of the local stores is to be examined."""
 
-    *selected*: images, each with whether a tool copies it. *missing*: the layers that will be copied,
-    by the chain of their diff IDs; None for all. *target*: a directory on the target's file system.
+    images: Sequence[tuple[ResolvedImage, bool]]
+    """Each with whether a tool copies it."""
+    stores: Sequence[Path]
+    missing: Container[tuple[DiffId, ...]] | None = None
+    """The layers that will be copied, by the chain of their diff IDs; None for all."""
+    target: Path | None = None
+    """A directory on the target's file system; None when it is not known."""
+    whole: Whole = field(default_factory=dict)
+    """Layers that need not be looked at again."""
+
+
+def check_stored(asked: SourceCheck, runner: Runner) -> tuple[tuple[Problem, ...], Whole]:
+    """What will keep the stored images from being copied and proven, and which layers are whole.
+
+    Each layer is examined once, all of them by as many processes as it is worth. Problems come in the
+    order of the images and of their layers. Raises CommandError for a process that ends without an
+    answer.
     """
-    examined: set[str] = set()
-    with OpenStores(stores) as opened:
-        for image, by_tool in selected:
-            chain: tuple[DiffId, ...] = ()
+    with OpenStores(asked.stores) as opened:
+        places: list[Problem | tuple[str, str]] = []
+        checks: dict[str, CheckLayer] = {}
+        for image, by_tool in asked.images:
             try:
                 source = opened.source_of(image)
             except DataError as error:
-                yield error.problem(hint=f"podman pull {image.bound.reference}")
+                places.append(error.problem(hint=f"podman pull {image.bound.reference}"))
                 continue
-            for stored, layer in zip(source.layers, image.layers, strict=True):
-                chain = (*chain, layer.diff_id)
-                if stored[1].id in examined or (missing is not None and chain not in missing):
-                    continue
-                examined.add(stored[1].id)
-                for problem in layer_problems(stored, by_tool=by_tool, target=target):
-                    yield replace(problem, where=image.bound.reference)
+            for stored in _missing(image, source, asked.missing):
+                id_ = stored[1].id
+                if id_ not in checks:
+                    places.append((id_, image.bound.reference))
+                    checks[id_] = _check(stored, asked.target)
+                if by_tool:
+                    checks[id_] = replace(checks[id_], by_tool=True)
+        found = _examined(
+            [each for each in checks.values() if not is_known(each, asked.whole)], runner
+        )
+    problems: list[Problem] = []
+    for place in places:
+        if isinstance(place, Problem):
+            problems.append(place)
+        elif place[0] in found:
+            problems += (replace(each, where=place[1]) for each in found[place[0]].problems)
+    return tuple(problems), {**asked.whole, **_whole(checks, found)}
+
+
+def _missing(
+    image: ResolvedImage, source: SourceImage, missing: Container[tuple[DiffId, ...]] | None
+) -> Iterator[StoredLayer]:
+    """The layers of an image that will be copied."""
+    chain: tuple[DiffId, ...] = ()
+    for stored, layer in zip(source.layers, image.layers, strict=True):
+        chain = (*chain, layer.diff_id)
+        if missing is None or chain in missing:
+            yield stored
+
+
+def _check(stored: StoredLayer, target: Path | None) -> CheckLayer:
+    store, layer = stored
+    return CheckLayer(
+        store=path_for_others(store.root),
+        shown=store.path,
+        layer_id=layer.id,
+        size=layer.diff_size,
+        target=target,
+        weight=check_work(store.root, layer.id),
+    )
+
+
+def _examined(checks: Sequence[CheckLayer], runner: Runner) -> Mapping[str, Examined]:
+    """What was found out about each layer; the largest one is begun first."""
+    jobs = sorted(checks, key=lambda check: check.weight, reverse=True)
+    found = {}
+    with closing(do_jobs(jobs, runner)) as said:
+        for message in said:
+            if isinstance(message, Ended):
+                if not isinstance(message.result, Examined):
+                    raise TypeError(f"{message.result!r:.100} says nothing about a layer")
+                found[jobs[message.index].layer_id] = message.result
+    return found
+
+
+def is_known(check: CheckLayer, whole: Whole) -> bool:
+    """Whether *check* would find nothing that was not looked for before."""
+    return check.layer_id in whole and (whole[check.layer_id] or not check.by_tool)
+
+
+def _whole(checks: Mapping[str, CheckLayer], found: Mapping[str, Examined]) -> Whole:
+    return {
+        id_: checks[id_].by_tool
+        for id_, each in found.items()
+        if not each.problems and not each.untried
+    }
 
 
 def require_own_content(images: Sequence[ResolvedImage], stores: Sequence[Path]) -> None:
