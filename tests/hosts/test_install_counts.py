@@ -23,8 +23,8 @@ import functools, importlib.machinery, json, os, sys
 COUNTED = {
     "installer_plugin.stages.discover": ("discover", lambda root: str(root.label)),
     "installer_plugin.stages.resolve": ("resolve", lambda bound, sources: len(bound)),
-    "installer_plugin.storage.engine.source_check": (
-        "examined", lambda store, check, progress: check.layer_id
+    "installer_plugin.storage.engine.source_jobs": (
+        "examined", lambda root, check, progress: check.layer_id
     ),
     "installer_plugin.storage.layer.proof": (
         "prove_layer", lambda root, claim, progress, reading: [claim.id, reading.content]

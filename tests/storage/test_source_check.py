@@ -5,6 +5,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from installer_plugin.model import ResolvedImage
 from installer_plugin.process import pool
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import resolve
-from installer_plugin.storage.engine.source_check import MAX_PROBLEMS, CheckLayer, Examined
+from installer_plugin.storage.engine.source_jobs import (
+    MAX_PROBLEMS,
+    CheckLayer,
+    Examined,
+    PartExamined,
+)
 from installer_plugin.storage.engine.source_layers import SourceCheck, check_stored
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.local import open_local_stores
@@ -25,6 +31,7 @@ from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.handmade import LAYER, Handmade, handmade, packed, split
 from tests.support.images import ImageSources
 from tests.support.stores import copy_store
+from tests.support.together import chunks_of
 from tests.support.values import bound
 
 FOLDER = Entry(name="etc", type=tarfile.DIRTYPE, mode=0o755)
@@ -38,7 +45,19 @@ def _problems(
         store=layer.root, shown=layer.root, layer_id=LAYER, size=len(layer.tar), by_tool=by_tool,
         target=target,
     )  # fmt: skip
-    return check.run(lambda _: None).problems
+    alone = check.run(lambda _: None)
+    assert check.joined(_parts(check)) == alone
+    return alone.problems
+
+
+def _parts(check: CheckLayer, workers: int = 2) -> list[object]:
+    """What each of several finds who examine the layer together, in chunks of few entries."""
+    with (
+        chunks_of(2),
+        check.parts(workers) as parts,
+        ThreadPoolExecutor(workers) as threads,
+    ):
+        return list(threads.map(lambda part: part.run(lambda _: None), parts))
 
 
 def _streamed(layer: Handmade, *entries: Entry) -> Handmade:
@@ -54,6 +73,38 @@ def test_whole_layer_has_no_problem(tmp_path: Path, by_tool: bool) -> None:
     again = Entry(name="etc", type=tarfile.DIRTYPE, mode=0o755)
     layer = handmade(tmp_path / "store", [FOLDER, FILE, dots, again, Entry(name=".wh.gone")])
     assert _problems(layer, by_tool=by_tool) == ()
+
+
+def test_layer_is_examined_once_by_all_who_share_it(tmp_path: Path) -> None:
+    files = [Entry(name=f"etc/{number}", content=b"x" * number) for number in range(50)]
+    layer = handmade(tmp_path / "store", [FOLDER, *files, Entry(name="etc/.wh.gone")])
+    size = len(layer.tar)
+    check = CheckLayer(store=layer.root, shown=layer.root, layer_id=LAYER, size=size)
+    parts = [part for part in _parts(check, 3) if isinstance(part, PartExamined)]
+    assert len(parts) == 3
+    assert sum(part.size for part in parts) == size
+    names = sorted(name for part in parts for name in part.names)
+    assert names == sorted([b"etc", *(entry.name.encode() for entry in files)])
+    # Nothing is left to find it again with.
+    shutil.rmtree(layer.root)
+    assert check.joined(parts) == Examined(())
+
+
+@pytest.mark.parametrize(
+    "second",
+    [PartExamined(5, (b"a",), (), untried=False), PartExamined(5, (), (b"a",), untried=False),
+     PartExamined(4, (b"b",), (), untried=False), None],
+    ids=["same-name", "whiteout", "shorter", "fault"],
+)  # fmt: skip
+def test_parts_that_may_matter_to_each_other_prove_nothing(
+    second: PartExamined | None, tmp_path: Path
+) -> None:
+    check = CheckLayer(store=tmp_path, shown=tmp_path, layer_id=LAYER, size=10)
+    first = PartExamined(5, (b"a",), (), untried=True)
+    (problem, _) = check.joined([first, second]).problems
+    assert problem.message.startswith("is missing from the source")
+    fine = PartExamined(5, (b"b",), (b"c",), untried=False)
+    assert check.joined([first, fine]) == Examined((), untried=True)
 
 
 def _cut(layer: Handmade) -> None:

@@ -8,110 +8,28 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.errors import DataError, Problem
-from installer_plugin.files.rootfs import Rootfs, file_type
+from installer_plugin.files.rootfs import file_type
 from installer_plugin.process.pool_worker import Progress
 from installer_plugin.storage.layer.file_copy import ATTRIBUTE_HINT, file_system_of
-from installer_plugin.storage.layer.jobs import layer_work
 from installer_plugin.storage.layer.metadata_check import OPAQUE_NAME, WHITEOUT_PREFIX
-from installer_plugin.storage.layer.proof import TICK_ENTRIES, stored_entries
+from installer_plugin.storage.layer.proof import TICK_ENTRIES
 from installer_plugin.storage.layer.tar_header import GLOBAL, Header, HeaderReader
 from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment
 from installer_plugin.storage.layer.tree import LayerTree, cleaned, joined, shown
-from installer_plugin.storage.store.graph_root import GraphRoot
 
-MAX_PROBLEMS = 5
-"""Problems of one layer that are listed; a layer that lost its files may have thousands."""
 ALWAYS_HELD = 512
 """Bytes of attributes that every file system with attributes holds at one file."""
 NOT_HELD = (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP)
 """What setxattr(2) says of a value that is too large for a file system, or of a kind that it lacks."""
 _NOT_USUAL = frozenset((b"", b"."))
 """What names begin with that are whiteouts, lead elsewhere, or end with a slash."""
-COPYING_TAKES = 4
-"""How many times as long as looking at an entry, without its content."""
 REPULL = "remove the image from that store and pull it again"
 REBUILD = "build the image again without such an entry: no engine can carry it"
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """What was found out about a layer."""
-
-    problems: tuple[Problem, ...]
-    """The first ones: parts that are missing or short, entries that cannot be carried."""
-    untried: bool = False
-    """Whether it has large attributes, which have to be tried on a target that is not known yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckLayer:
-    """Look for what keeps a stored layer from being copied and proven; a job for the pool."""
-
-    store: Path
-    """Graph root, by a path that other processes find it by."""
-    shown: Path
-    """The same as messages show it."""
-    layer_id: str
-    size: int | None
-    """Bytes of its stream as the store has recorded them."""
-    by_tool: bool = False
-    """Whether a program reads it that confines no link to the layer."""
-    target: Path | None = None
-    """A directory that can be written, of the file system that the layer is to be on; None when it is
-    not known."""
-    weight: int = 1
-
-    def run(self, progress: Progress) -> Examined:
-        """See :func:`examined`."""
-        with GraphRoot(self.shown, Rootfs.open(self.store)) as store:
-            return examined(store, self, progress)
-
-
-def check_work(root: Rootfs, layer_id: str) -> int:
-    """How much it is to check a layer, in bytes of content that are copied meanwhile."""
-    return layer_work(root, layer_id, 0) // COPYING_TAKES
-
-
-def examined(store: GraphRoot, check: CheckLayer, progress: Progress) -> Examined:
-    """The layer of *check* in the opened *store*, looked at; raises nothing but what *progress* does."""
-    if store.root.has_entry(f"overlay/{check.layer_id}/composefs-data"):
-        return Examined(())  # files are objects with other names, which the store's own code finds
-    folder = f"overlay/{check.layer_id}/diff"
-    split = f"overlay-layers/{check.layer_id}.tar-split.gz"
-    missing = tuple(
-        Problem(
-            subject=store.shown(path),
-            message=f"is missing from the source, expected a {kind}",
-            hint=REPULL,
-        )
-        for path, kind in ((folder, "directory"), (split, "file"))
-        if not store.root.has_entry(path)
-    )
-    if missing:
-        return Examined(missing)
-    try:
-        with (
-            store.root.directory(folder) as diff,
-            LayerTree(os.dup(diff)) as tree,
-            stored_entries(store.root, check.layer_id) as entries,
-        ):
-            files = LayerFiles(tree, diff if check.by_tool else None, store.shown(folder))
-            walk = _Check(files, store.shown(split), check.target)
-            walk.run(entries, progress)
-            problems = (*walk.problems, *walk.size_problems(check.size))
-            return Examined(problems[:MAX_PROBLEMS], walk.untried)
-    except DataError as error:
-        subject = store.shown(error.subject) if error.subject == split else error.subject
-        problem = Problem(subject=subject, message=error.message, hint=error.hint or REPULL)
-        return Examined((problem,))
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        return Examined((Problem(subject=store.shown(folder), message=message, hint=REPULL),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +77,8 @@ def _unusable(error: DataError | OSError) -> str:
     return f"cannot be read: {error.strerror}"
 
 
-class _Check:
-    """One layer, while its tar-split file is read."""
+class LayerWalk:
+    """One layer, or parts of it, while its tar-split file is read."""
 
     def __init__(self, files: LayerFiles, split: str, target: Path | None) -> None:
         self._files = files
@@ -170,11 +88,14 @@ class _Check:
         self._tried: set[tuple[tuple[str, int], ...]] = set()
         """Names and sizes of attributes that were tried on the target."""
         self._split = split
-        self._size = 0
+        self.size = 0
+        """Bytes of the stream so far."""
         self._folder: bytes | None = None
         """The directory of the last name that stood in the stream as :func:`_plain` has it."""
         self._seen: dict[bytes, bool] = {}
         """Names that have had an entry, and whether it had content."""
+        self._removed: set[bytes] = set()
+        """Names that whiteouts remove."""
         self._faults: dict[bytes, tuple[str, str]] = {}
         """Fault and hint, by name."""
 
@@ -184,30 +105,39 @@ class _Check:
         for name, (fault, hint) in self._faults.items():
             yield Problem(subject=self._files.path(name), message=fault, hint=hint)
 
-    def run(self, entries: Iterator[Entry], progress: Progress) -> None:
+    @property
+    def names(self) -> Collection[bytes]:
+        """Names that have had an entry."""
+        return self._seen.keys()
+
+    @property
+    def removed(self) -> Collection[bytes]:
+        """Names that whiteouts remove."""
+        return self._removed
+
+    def run(self, entries: Iterable[Entry], headers: HeaderReader, progress: Progress) -> None:
         """Read all *entries*; raises DataError when they make no tar stream."""
-        headers = HeaderReader(self._split)
         for index, entry in enumerate(entries):
             if not index % TICK_ENTRIES:
                 progress(0)
             if isinstance(entry, Segment):
-                self._size += len(entry.payload)
+                self.size += len(entry.payload)
                 try:
                     for header in headers.feed(entry.payload):
                         self._take(header)
                 except DataError as error:
                     raise DataError(error.subject, error.message, hint=REBUILD) from error
             elif entry.size and headers.content(entry.name, entry.size):
-                self._size += entry.size
+                self.size += entry.size
                 if fault := self._files.fault(entry):
                     self._faults.setdefault(_plain(entry.name), (fault, REPULL))
 
     def size_problems(self, recorded: int | None) -> Iterator[Problem]:
         """Whether the stream is as long as the store says."""
-        if recorded is not None and self._size != recorded:
+        if recorded is not None and self.size != recorded:
             yield Problem(
                 subject=self._split,
-                message=f"describes {self._size} bytes, expected {recorded} as the store recorded",
+                message=f"describes {self.size} bytes, expected {recorded} as the store recorded",
                 hint=REPULL,
             )
 
@@ -231,6 +161,7 @@ class _Check:
             if header.size:
                 self._faults[name] = "is a whiteout with content, which unpacking drops", REBUILD
             removed = joined(folder, base.removeprefix(WHITEOUT_PREFIX))
+            self._removed.add(removed)
             if self._seen.pop(removed, False):
                 self._faults[removed] = "is removed by the same layer that has its content", REBUILD
         elif self._seen.get(name) or (name in self._seen and header.size):

@@ -14,13 +14,8 @@ from installer_plugin.process.pool import do_jobs
 from installer_plugin.process.pool_worker import Ended
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import search_order
-from installer_plugin.storage.engine.source_check import (
-    REPULL,
-    CheckLayer,
-    Examined,
-    LayerFiles,
-    check_work,
-)
+from installer_plugin.storage.engine.source_check import REPULL, LayerFiles
+from installer_plugin.storage.engine.source_jobs import CheckLayer, Examined, check_work
 from installer_plugin.storage.layer.jobs import path_for_others
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_split import FileEntry
