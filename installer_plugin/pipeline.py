@@ -5,7 +5,7 @@ Nothing is written while a problem is known: all of them are raised together fir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,7 @@ from installer_plugin.stages.verify import VerifyOptions
 from installer_plugin.steps import (
     Known,
     checked,
+    compared,
     copied,
     discovered,
     labelled,
@@ -71,6 +72,8 @@ DOING: dict[Stage, Step] = {
 }
 """What is done to the target."""
 RECIPE = LOOKING | DOING
+WITHOUT_CONTENT = DOING | {Stage.VERIFY: compared}
+"""The same for who reads all content afterwards, from the finished disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ def looked_at(work: Work, opened: Opened) -> Known:
     return known
 
 
-def copy_images(work: Work) -> Finished:
+def copy_images(work: Work, doing: Mapping[Stage, Step] = DOING) -> Finished:
     """Check, copy, label, verify and record, into a directory, a disk or a disk image.
 
     A disk is closed again, and everything on it, when this returns.
@@ -135,7 +138,7 @@ def copy_images(work: Work) -> Finished:
         if known.images and not work.request.dry_run:
             if disk:
                 make_writable(disk, inner.runner)
-            for stage, step in DOING.items():
+            for stage, step in doing.items():
                 if disk and stage is Stage.VERIFY:
                     forget_memory(disk)
                 known = step(inner, opened, known)

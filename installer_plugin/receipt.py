@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from installer_plugin.errors import DataError
 from installer_plugin.fields import Fields, parse_document
 from installer_plugin.image_json import Document, proven_json
 from installer_plugin.model import (
@@ -45,9 +46,34 @@ def dump_receipt(receipt: Receipt) -> str:
         "source": receipt.source,
         "created": receipt.created,
         "tools": dict(receipt.tools),
-        "images": [_entry(*pair, receipt) for pair in receipt.images],
+        "images": entries_of(receipt),
     }
+    return _text(data)
+
+
+def _text(data: Mapping[str, object]) -> str:
     return json.dumps(data, indent=2, sort_keys=True) + "\n"
+
+
+def entries_of(receipt: Receipt) -> list[Document]:
+    """What a receipt says of its images."""
+    return [_entry(*pair, receipt) for pair in receipt.images]
+
+
+def with_checks(content: bytes, where: str, images: Sequence[VerifiedImage]) -> str:
+    """A receipt's text again, with the checks that its images have passed since.
+
+    Raises DataError for what is not a receipt, and for one that lacks one of *images*.
+    """
+    listed = {each.reference for each in parse_receipt(content, where)}
+    for image in images:
+        if image.reference not in listed:
+            raise DataError(where, f"does not list {image.reference}, expected what was proven")
+    passed = {image.reference: list(image.checks) for image in images}
+    data = json.loads(content)
+    for entry in data["images"]:
+        entry["verified"] = passed.get(entry["reference"], entry["verified"])
+    return _text(data)
 
 
 def _entry(copied: CopiedImage, verified: VerifiedImage, receipt: Receipt) -> Document:

@@ -196,6 +196,16 @@ def labelled(work: Work, opened: Opened, known: Known) -> Known:
 
 def verified(work: Work, opened: Opened, known: Known) -> Known:
     """Prove what was copied, and what is declared; what is refuted is taken away again."""
+    return _verified(work, opened, known, VerifyOptions(workers=work.request.jobs))
+
+
+def compared(work: Work, opened: Opened, known: Known) -> Known:
+    """The same but for the content of files, which somebody reads from the finished disk."""
+    images = frozenset(each.resolved.image_id for each in known.copied or ())
+    return _verified(work, opened, known, VerifyOptions(workers=work.request.jobs, proven=images))
+
+
+def _verified(work: Work, opened: Opened, known: Known, options: VerifyOptions) -> Known:
     target = require_target(work.request)
     images = [each.resolved for each in known.copied or ()]
     demands = merged((*expected_of_bound(known.bound, ""), *expected_of_resolved(images)))
@@ -204,7 +214,7 @@ def verified(work: Work, opened: Opened, known: Known) -> Known:
     with configured():
         policy = policy_for(target, opened)
     with retracted_if_refuted(known.copied or (), target, work.events):
-        return replace(known, verified=prove(work, demands, policy))
+        return replace(known, verified=prove(work, demands, policy, options))
 
 
 def prove(

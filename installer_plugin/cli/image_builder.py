@@ -34,6 +34,7 @@ class BuildGiven(Given):
     osbuild_libdir: Path
     export: tuple[str, ...]
     inline_program: bool
+    verify_again: bool
 
 
 OWN = frozenset(BuildGiven.__annotations__) - frozenset(Given.__annotations__)
@@ -48,6 +49,10 @@ _when = click.option(
 _library = click.option(
     "--osbuild-libdir", type=click.Path(file_okay=False, path_type=Path), default=DEFAULT,
     show_default=True, metavar="DIR", help="osbuild's own stages; they are copied, with ours added.",
+)  # fmt: skip
+_verify_again = click.option(
+    "--verify-again", is_flag=True,
+    help="Read all content in the build as well, not only once, from the finished disk.",
 )  # fmt: skip
 
 
@@ -71,6 +76,7 @@ def _command(builder: Builder, text: str) -> click.Command:
         ),
         _when,
         _library,
+        _verify_again,
         options(opt.lock, opt.no_space_check, opt.scratch, opt.jobs, opt.dry_run),
         click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="ARGS..."),
     )
@@ -88,6 +94,7 @@ def _build(builder: Builder, words: tuple[str, ...], given: BuildGiven, output: 
         line=line,
         when=When(given["when"]),
         library=given["osbuild_libdir"],
+        verify_again=given["verify_again"],
     )
     built = run.build(asked, work_of("/", output.context, **_own(given)))
     output.findings(built.content.findings)

@@ -54,7 +54,7 @@ class VerifyOptions:
     drop_cache: bool = True
     """Ask the kernel to forget cached pages, so that the disk is what is read."""
     proven: frozenset[ImageId] = frozenset()
-    """Images whose content was read from this disk a moment ago: all but that is compared again."""
+    """Images whose content was read from this disk a moment ago, or will be: all but that is compared."""
 
 
 @dataclass(slots=True)

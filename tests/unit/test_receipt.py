@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer_plugin.errors import ConfigError, CopyError, DataError
-from installer_plugin.receipt import SCHEMA, Receipt, dump_receipt, parse_receipt
+from installer_plugin.receipt import SCHEMA, Receipt, dump_receipt, parse_receipt, with_checks
 from installer_plugin.stages.record import creation_time, pair, record
 from tests.support.fuzz import documents, json_bytes
 from tests.support.values import copied, digest, hexa, resolved, verified
@@ -32,6 +32,18 @@ ENTRY: Mapping[str, object] = {
 
 def _receipt(*entries: object) -> bytes:
     return json.dumps({"schema": SCHEMA, "images": entries}).encode()
+
+
+def test_checks_that_were_passed_since_stand_in_a_receipts_copy() -> None:
+    passed = replace(verified(IMAGE), checks=("store", "content"))
+    text = with_checks(dump_receipt(RECEIPT).encode(), "r.json", [passed])
+    assert text == dump_receipt(replace(RECEIPT, images=((copied(IMAGE), passed),)))
+
+
+def test_a_receipt_that_lacks_what_was_proven_is_refused() -> None:
+    other = replace(verified(IMAGE), reference="localhost/other:1")
+    with pytest.raises(DataError, match=r"r\.json: does not list localhost/other:1"):
+        with_checks(dump_receipt(RECEIPT).encode(), "r.json", [other])
 
 
 def test_receipt_says_what_was_declared_copied_and_proven() -> None:

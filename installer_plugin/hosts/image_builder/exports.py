@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from installer_plugin.block.base import OpenOptions
-from installer_plugin.block.target import open_target
-from installer_plugin.errors import HostError, VerificationError
+from installer_plugin.errors import DataError, HostError, VerificationError
+from installer_plugin.expectations import expected_of_resolved
 from installer_plugin.files.atomic import replace_file
+from installer_plugin.hosts.image_builder.os_image import OsImageContent
 from installer_plugin.hosts.image_builder.rewrite import Mode
 from installer_plugin.hosts.image_builder.session import BuildOutcome, listing
 from installer_plugin.model import VerifiedImage
-from installer_plugin.opening import require_target
-from installer_plugin.pipeline import copy_images, verify_target
+from installer_plugin.opening import on_target, require_target
+from installer_plugin.pipeline import DOING, WITHOUT_CONTENT, copy_images, verify_target
+from installer_plugin.receipt import with_checks
 from installer_plugin.request import IMAGE_PREFIX, TARGET_ITSELF, Work
 
 STAGE = "exports"
@@ -72,63 +73,76 @@ def what_it_packs(path: Path) -> str:
     return ""
 
 
-def prove_exports(outcome: BuildOutcome, image: str, created: int, work: Work) -> Iterator[Export]:
-    """Each artifact, opened; in the modes in which the build has not done so, filled and finished.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """What was built, as far as the disks have to show it."""
 
-    Raises what copying and verification raise, and VerificationError for one that could not be opened
-    and was not proven in the build either.
+    image: str
+    """The OS image, as it was asked for."""
+    content: OsImageContent
+    verify_again: bool = False
+    """Whether content is read in the build, or when a disk is filled, and once more when it is finished."""
+
+
+def prove_exports(outcome: BuildOutcome, build: Build, work: Work) -> Iterator[Export]:
+    """Each artifact, opened, with all that its images are read from it.
+
+    In the modes in which the build has not done so, it is filled and finished first. Raises what
+    copying and verification raise, and VerificationError for one that could not be opened and was not
+    proven in the build either.
     """
     for path in find_exports(outcome):
         packed = what_it_packs(path)
-        if packed and outcome.mode != Mode.STAGE:
+        if packed and (outcome.mode != Mode.STAGE or outcome.content_later):
             raise VerificationError.of(
                 str(path),
                 f"is {packed}, which is not opened: its bound images are not proven",
-                hint="build a raw or qcow2 disk, or use --when=stage",
+                hint="build a raw or qcow2 disk, or use --when=stage --verify-again",
             )
         if packed:
             said = f"{packed} is not opened: its images were proven while it was built"
             work.events.warn(STAGE, f"{path}: {said}")
             yield Export(path=path, not_opened=packed)
         else:
-            yield _proven(path, outcome, _Build(image, created), work)
+            if outcome.mode != Mode.STAGE:
+                _fill(path, build, work)
+            yield _proven(path, build, work)
 
 
-@dataclass(frozen=True, slots=True)
-class _Build:
-    image: str
-    created: int
+def _fill(path: Path, build: Build, work: Work) -> None:
+    """Put the images on a disk, or finish those that are there."""
+    named = f"{IMAGE_PREFIX}{build.image}"
+    asked = replace(work.request, source=named, target=path, receipt_source=named)
+    # Two builds of one image are to be equal.
+    env = {"SOURCE_DATE_EPOCH": str(build.content.created), **work.context.env}
+    context = replace(work.context, env=env)
+    doing = DOING if build.verify_again else WITHOUT_CONTENT
+    copy_images(replace(work, request=asked, context=context), doing)
 
 
-def _proven(path: Path, outcome: BuildOutcome, build: _Build, work: Work) -> Export:
+def _proven(path: Path, build: Build, work: Work) -> Export:
+    """Read all from the finished disk, as whoever opens it next does, and have its receipt beside it."""
+    asked = work.asking(replace(work.request, source=TARGET_ITSELF, target=path)).read_only()
     receipt = path.with_name(path.name + RECEIPT_ENDING)
-    if outcome.mode == Mode.STAGE:
-        asked = replace(work.request, source=TARGET_ITSELF, target=path)
-        images = verify_target(work.asking(asked))
-        _copy_receipt(path, receipt, work)
-        return Export(path=path, images=images, receipt=receipt)
-    asked = replace(
-        work.request,
-        source=f"{IMAGE_PREFIX}{build.image}",
-        target=path,
-        receipts=(receipt,),
-        receipt_source=f"{IMAGE_PREFIX}{build.image}",
+    with on_target(asked) as (inner, disk):
+        images = verify_target(inner, expected_of_resolved(build.content.images))
+        text = _receipt_text(require_target(inner.request).receipt, images)
+    replace_file(receipt, text.encode(), mode=0o644)
+    shown = disk.shown if disk else str
+    return Export(
+        path=path,
+        images=tuple(replace(each, where=shown(each.where)) for each in images),
+        receipt=receipt,
     )
-    context = replace(work.context, env=_dated(work.context.env, build.created))
-    copy_images(replace(work, request=asked, context=context))
-    # What was written is proven as it is read again by whoever opens the disk next.
-    again = replace(work.request, source=TARGET_ITSELF, target=path)
-    return Export(path=path, images=verify_target(work.asking(again)), receipt=receipt)
 
 
-def _dated(env: Mapping[str, str], created: int) -> Mapping[str, str]:
-    """Two builds of one image are to be equal."""
-    return {"SOURCE_DATE_EPOCH": str(created), **env}
-
-
-def _copy_receipt(disk: Path, receipt: Path, work: Work) -> None:
-    """Have the receipt that is on the disk beside it as well."""
-    options = OpenOptions(read_only=True)
-    with open_target(disk, options, work.runner, work.events) as target:
-        store = require_target(replace(work.request, target=target.physical_root))
-        replace_file(receipt, store.receipt.read_bytes(), mode=0o644)
+def _receipt_text(file: Path, images: Sequence[VerifiedImage]) -> str:
+    """The receipt of a disk, with what was proven of the disk; raises VerificationError."""
+    hint = "build the disk again"
+    try:
+        return with_checks(file.read_bytes(), str(file), images)
+    except DataError as error:
+        raise VerificationError(error.problem(hint=hint)) from error
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}, expected the receipt of its bound images"
+        raise VerificationError.of(str(file), message, hint=hint) from error

@@ -16,6 +16,8 @@ ARCHIVES = frozenset((
     "org.osbuild.zip",
 ))  # fmt: skip
 """Last stages of pipelines whose result is not a disk that could be opened."""
+CONVERTER = "org.osbuild.qemu"
+"""Last stage of pipelines that make a disk of another format."""
 
 COMPRESSED_VMDK = "streamOptimized"
 """Subformat in which image-builder makes vmdk files: it is read, but cannot be written in place."""
@@ -32,12 +34,14 @@ class When(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exports:
-    """What cannot be done with the results that are wanted, by their names."""
+    """What can and cannot be done with the results that are wanted, by their names."""
 
     archives: tuple[str, ...] = ()
     """They cannot be opened as disks."""
     read_only: tuple[str, ...] = ()
     """They can be opened, and not written."""
+    all_disks: bool = False
+    """Whether there are some, and each is known to be a disk: it is opened when the build is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,8 @@ def exports_of(manifest: Manifest, names: Sequence[str]) -> Exports:
     """What the last stages of these pipelines make of what was built."""
     last = {place.name: place.stages[-1] for place in manifest.places if place.stages}
     wanted = {name: last[name] for name in names if name in last}
+    installed = {install.pipeline.name for install in manifest.installs}
+    disks = installed | {n for n, stage in wanted.items() if stage.get_text("type") == CONVERTER}
     return Exports(
         archives=tuple(
             name for name, stage in wanted.items() if stage.get_text("type") in ARCHIVES
@@ -115,4 +121,5 @@ def exports_of(manifest: Manifest, names: Sequence[str]) -> Exports:
             for name, stage in wanted.items()
             if stage.get_text("options", "format", "subformat") == COMPRESSED_VMDK
         ),
+        all_disks=bool(names) and disks.issuperset(names),
     )

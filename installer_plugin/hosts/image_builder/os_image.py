@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from installer_plugin.declared import configured
 from installer_plugin.errors import DataError, PreflightError, Problem, SourceImageError, joined
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.image_builder.rewrite import Payload, Wanted
-from installer_plugin.model import Finding, ResolvedImage
-from installer_plugin.opening import open_root, open_stores
-from installer_plugin.pipeline import check
+from installer_plugin.model import Finding, ImageId, ResolvedImage
+from installer_plugin.opening import Opened, open_root
+from installer_plugin.pipeline import looked_at
 from installer_plugin.request import IMAGE_PREFIX, Work
+from installer_plugin.steps import Known
 from installer_plugin.storage.source.local import LocalStores
+from installer_plugin.storage.source.store_option import Sources
+from installer_plugin.storage.store.graph_root import GraphRoot
 
 BOOTC = ("usr/bin/bootc", "usr/sbin/bootc", "usr/local/bin/bootc", "usr/local/sbin/bootc")
 OLDEST = 11
@@ -35,6 +37,10 @@ class OsImageContent:
     """Bytes of the OS image itself, uncompressed."""
     created: int
     """Seconds since 1970."""
+    new_python: bool
+    """Whether a stage of ours can run in a build root made of it."""
+    id: ImageId | None
+    """None where the name that it was asked for by does not say at once which one it is."""
 
     @property
     def payload(self) -> Payload:
@@ -53,23 +59,37 @@ def read_os_image(image: str, work: Work) -> OsImageContent:
     not in the store.
     """
     work = _on_image(image, work)
-    with configured(), open_root(work) as root:
-        missing = () if any(map(root.exists, BOOTC)) else (_no_bootc(image),)
+    with Opened(work) as opened, configured():
+        known = _looked_at(image, work, opened)
+        store, graph_root = _local(opened.sources)
+        _require_reachable(known.images, str(graph_root))
+        layers = store.image_layers(image) or ()
+        return OsImageContent(
+            images=known.images,
+            findings=known.findings,
+            size=sum(layer.diff_size or 0 for _, layer in layers),
+            created=store.image_created(image) or 0,
+            new_python=newest_python(opened.root) >= OLDEST,
+            id=_find_id(image, graph_root),
+        )
+
+
+def _looked_at(image: str, work: Work, opened: Opened) -> Known:
+    missing = () if any(map(opened.root.exists, BOOTC)) else (_no_bootc(image),)
     try:
-        checked = check(work)
+        known = looked_at(work, opened)
     except (SourceImageError, PreflightError) as error:
         raise joined([error, SourceImageError(*missing)] if missing else [error]) from error
     if missing:
         raise SourceImageError(*missing)
-    with configured(), _local(work) as (store, graph_root):
-        _require_reachable(checked.images, graph_root)
-        layers = store.image_layers(image) or ()
-        return OsImageContent(
-            images=checked.images,
-            findings=checked.findings,
-            size=sum(layer.diff_size or 0 for _, layer in layers),
-            created=store.image_created(image) or 0,
-        )
+    return known
+
+
+def _find_id(image: str, graph_root: Path) -> ImageId | None:
+    """Which image the store has under this very name or ID."""
+    with GraphRoot.open(graph_root) as root:
+        images = root.load().images
+    return next((ImageId(each.id) for each in images if image in (each.id, *each.names)), None)
 
 
 def has_new_python(image: str, work: Work) -> bool:
@@ -93,14 +113,12 @@ def newest_python(root: Rootfs) -> int:
     return max(found)
 
 
-@contextmanager
-def _local(work: Work) -> Iterator[tuple[LocalStores, str]]:
+def _local(sources: Sources) -> tuple[LocalStores, Path]:
     """The machine's stores, and the one that osbuild shows its stages."""
-    with open_stores(work) as sources:
-        local = next((each for each in sources.all if isinstance(each, LocalStores)), None)
-        if local is None or not sources.graph_roots:
-            raise DataError("containers-storage", "is not there, expected the machine's store")
-        yield local, str(sources.graph_roots[0])
+    local = next((each for each in sources.all if isinstance(each, LocalStores)), None)
+    if local is None or not sources.graph_roots:
+        raise DataError("containers-storage", "is not there, expected the machine's store")
+    return local, sources.graph_roots[0]
 
 
 def _require_reachable(images: tuple[ResolvedImage, ...], graph_root: str) -> None:

@@ -113,7 +113,7 @@ def _prepared(
         with written_to(session.folder / EVENTS) as events, interruptible():
             work = Work(session.request, Context(Runner(), events, os.environ))
             before = listing(Path(line.output)) if line.output else None
-            wish = Wish(when=session.when, larger=session.larger, exports=line.exports)
+            wish = _wish(session, line)
             name = "<stdin>" if line.manifest == STDIN else line.manifest
             prepared = prepare(_content(line.manifest), name, wish, work)
             library = None
@@ -132,8 +132,20 @@ def _prepared(
         output=line.output,
         before=before,
         images=len(prepared.images),
+        content_later=prepared.content_later,
     )
     return outcome, prepared, library
+
+
+def _wish(session: BuildSession, line: OsbuildLine) -> Wish:
+    known = session.known
+    return Wish(
+        when=session.when,
+        larger=session.larger,
+        exports=line.exports,
+        reads_exports=not session.verify_again,
+        known={known.id: known} if known and known.id else {},
+    )
 
 
 def _failed(error: BoundImagesError) -> BuildOutcome:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import lzma
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from installer_plugin import __version__
 from installer_plugin.errors import BoundImagesError, PreflightError, joined
@@ -39,6 +39,10 @@ class Wish:
     """What makes the root larger, with ``{size}`` for bytes of the disk and ``{root}`` of it."""
     exports: Sequence[str] = ()
     """Pipelines whose results are wanted."""
+    reads_exports: bool = False
+    """Whether somebody reads the content of all images from the results, as far as they are disks."""
+    known: Mapping[ImageId, OsImageContent] = field(default_factory=dict)
+    """OS images that were looked at a moment ago."""
     program: bytes = b""
     """Our single file, to be carried by the manifest; empty where osbuild's library has it."""
 
@@ -51,6 +55,8 @@ class Prepared:
     text: str
     choice: Choice
     contents: dict[ImageId, OsImageContent]
+    content_later: bool
+    """Whether the build leaves the content of all images to who reads the results."""
 
     @property
     def images(self) -> tuple[ResolvedImage, ...]:
@@ -65,9 +71,11 @@ def prepare(content: bytes, subject: str, wish: Wish, work: Work) -> Prepared:
     for image in manifest.images:
         work.events.step(STAGE, f"it installs {image.name} ({image.id[:12]})")
     quiet = work.telling(Events())
-    contents = _contents(manifest, quiet)
+    contents = _contents(manifest, wish.known, quiet)
     images = tuple(image for each in contents.values() for image in each.images)
-    python = all(has_new_python(install.build_image.id, quiet) for install in manifest.installs)
+    python = all(
+        _has_new_python(install.build_image.id, contents, quiet) for install in manifest.installs
+    )
     any_room = work.request.no_space_check
     problems = () if any_room else tuple(room_problems(manifest, contents, wish.larger))
     errors: list[BoundImagesError] = [PreflightError(*problems)] if problems else []
@@ -84,18 +92,31 @@ def prepare(content: bytes, subject: str, wish: Wish, work: Work) -> Prepared:
     plan = Plan(
         payloads=payloads,
         mode=choice.mode,
+        content_later=wish.reads_exports and exports.all_disks,
         program=inline_program(wish.program) if wish.program else None,
         program_version=__version__,
     )
-    return Prepared(before=manifest, text=rewrite(manifest, plan), choice=choice, contents=contents)
+    return Prepared(
+        before=manifest,
+        text=rewrite(manifest, plan),
+        choice=choice,
+        contents=contents,
+        content_later=plan.content_later,
+    )
 
 
-def _contents(manifest: Manifest, work: Work) -> dict[ImageId, OsImageContent]:
+def _has_new_python(image: ImageId, known: Mapping[ImageId, OsImageContent], work: Work) -> bool:
+    return known[image].new_python if image in known else has_new_python(image, work)
+
+
+def _contents(
+    manifest: Manifest, known: Mapping[ImageId, OsImageContent], work: Work
+) -> dict[ImageId, OsImageContent]:
     found: dict[ImageId, OsImageContent] = {}
     errors: list[BoundImagesError] = []
     for image in manifest.images:
         try:
-            found[image.id] = read_os_image(image.id, work)
+            found[image.id] = known.get(image.id) or read_os_image(image.id, work)
         except BoundImagesError as error:
             errors.append(error)
     if errors:

@@ -21,7 +21,9 @@ from installer_plugin.hosts.image_builder.json_text import (
     with_members,
 )
 from installer_plugin.hosts.image_builder.manifest import (
+    CONTENT,
     DECLARATIONS,
+    LATER,
     SKOPEO,
     STAGE,
     STORAGE,
@@ -41,7 +43,7 @@ class Mode(StrEnum):
     """How the bound images come onto the disk."""
 
     STAGE = "stage"
-    """A stage of ours copies and proves them while osbuild builds the disk."""
+    """A stage of ours copies them while osbuild builds the disk."""
     STOCK = "stock"
     """osbuild's own stage copies them; proven on the finished disk."""
     AFTER = "after"
@@ -88,6 +90,8 @@ class Plan:
     mode: Mode = Mode.STAGE
     program: InlineProgram | None = None
     """None where osbuild's library directory has it."""
+    content_later: bool = False
+    """Whether somebody reads the content of all images from the finished disk: our stage need not."""
     program_version: str = ""
     """Which program the stage is to run: another one is another result for osbuild's cache."""
 
@@ -174,6 +178,8 @@ def _own_stage(install: Install, payload: Payload, plan: Plan) -> dict[str, obje
         "created": payload.created,
         "program": plan.program_version,
     }
+    if plan.content_later:
+        options[CONTENT] = LATER
     return {"type": STAGE, "inputs": inputs, "options": options}
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 from installer_plugin.errors import HostError, PreflightError, Problem
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.hosts.image_builder.builder_cli import Builder, BuilderLine
-from installer_plugin.hosts.image_builder.exports import Export, prove_exports
+from installer_plugin.hosts.image_builder.exports import Build, Export, prove_exports
 from installer_plugin.hosts.image_builder.library import DEFAULT, require_library
 from installer_plugin.hosts.image_builder.mode import When
 from installer_plugin.hosts.image_builder.os_image import OsImageContent, read_os_image
@@ -43,6 +43,8 @@ class BuildRequest:
     when: When = When.AUTO
     library: Path = DEFAULT
     """osbuild's library directory."""
+    verify_again: bool = False
+    """Whether the content is read in the build too, not only from the finished disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def build(asked: BuildRequest, work: Work) -> Built:
     if work.request.dry_run:
         return Built(mode="", reason="", exports=(), content=content, planned=True)
     with scratch_directory(Path(tempfile.gettempdir())) as folder:
-        outcome = _run(asked, folder, work)
+        outcome = _run(asked, content, folder, work)
         exports = _exports(asked, content, outcome, work)
     return Built(mode=outcome.mode, reason=outcome.reason, exports=exports, content=content)
 
@@ -83,11 +85,11 @@ def _exports(
     if not outcome.images:
         work.events.step(STAGE, report.NOTHING)
         return ()
-    image, created = asked.line.image, content.created
-    return tuple(prove_exports(outcome, image, created, work))
+    build = Build(image=asked.line.image, content=content, verify_again=asked.verify_again)
+    return tuple(prove_exports(outcome, build, work))
 
 
-def _run(asked: BuildRequest, folder: Path, work: Work) -> BuildOutcome:
+def _run(asked: BuildRequest, content: OsImageContent, folder: Path, work: Work) -> BuildOutcome:
     """Run the builder with our osbuild first in PATH; raises what that one found, and HostError."""
     line = asked.line
     session = BuildSession(
@@ -96,6 +98,8 @@ def _run(asked: BuildRequest, folder: Path, work: Work) -> BuildOutcome:
         larger=line.larger,
         library=asked.library.absolute(),
         request=replace(work.request, lock=work.request.lock and work.request.lock.absolute()),
+        verify_again=asked.verify_again,
+        known=content,
     )
     session.save()
     command = Command(

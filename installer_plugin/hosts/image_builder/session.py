@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from installer_plugin.errors import (
 from installer_plugin.fields import Fields
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.hosts.image_builder.mode import When
+from installer_plugin.hosts.image_builder.os_image import OsImageContent
 from installer_plugin.request import Request
 from installer_plugin.stages.report import problem_json
 from installer_plugin.state import codec
 
-SESSION, OUTCOME, EVENTS = "session.json", "outcome.json", "events"
+SESSION, KNOWN, OUTCOME, EVENTS = "session.json", "known.pickle", "outcome.json", "events"
 PROGRAMS = "bin"
 """Below the folder: what stands first in PATH."""
 
@@ -42,6 +44,10 @@ class BuildSession:
     library: Path
     """osbuild's library directory."""
     request: Request
+    verify_again: bool = False
+    """Whether the content is read in the build too, not only from the finished disk."""
+    known: OsImageContent | None = None
+    """What was found in the OS image."""
 
     def save(self) -> None:
         """Write it where the other side finds it."""
@@ -50,8 +56,10 @@ class BuildSession:
             "larger": self.larger,
             "library": str(self.library),
             "request": codec.request_json(self.request),
+            "verify_again": self.verify_again,
         }
         replace_file(self.folder / SESSION, json.dumps(data).encode())
+        replace_file(self.folder / KNOWN, pickle.dumps(self.known))
 
     @classmethod
     def load(cls, folder: Path) -> BuildSession:
@@ -63,6 +71,8 @@ class BuildSession:
             larger=data["larger"],
             library=Path(data["library"]),
             request=codec.parse_request(Fields(data["request"], SESSION)),
+            verify_again=data["verify_again"],
+            known=pickle.loads((folder / KNOWN).read_bytes()),  # noqa: S301 - from a program of ours
         )
 
 
@@ -81,6 +91,8 @@ class BuildOutcome:
     """What was in it before."""
     images: int = 0
     """Bound images on each disk."""
+    content_later: bool = False
+    """Whether the content of the images is still to be read, from the finished disk."""
 
     def save(self, folder: Path) -> None:
         """Leave it for the build."""

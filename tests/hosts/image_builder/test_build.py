@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests.hosts.image_builder.conftest import (
 )
 from tests.support.osbuild_sandbox import STAGE, make_library
 from tests.support.product import document, product
+from tests.support.stores import copy_store
 
 pytestmark = pytest.mark.real
 REPOSITORY = Path(__file__).parents[3]
@@ -116,6 +117,7 @@ def machine(tmp_path: Path, built: Built) -> Pipeline:
 def require_proven(machine: Pipeline, disk: Path, *images: str) -> None:
     receipt = json.loads(disk.with_name(disk.name + RECEIPT).read_text())
     assert sorted(each["reference"] for each in receipt["images"]) == sorted(images)
+    assert all("content" in each["verified"] for each in receipt["images"])
     assert str(machine.directory) not in json.dumps(receipt)
     product("verify", disk, env={})
 
@@ -220,6 +222,52 @@ def test_two_builds_of_one_image_have_one_receipt(machine: Pipeline) -> None:
         receipts.append((machine.output / f"small.raw{RECEIPT}").read_bytes())
     assert receipts[0] == receipts[1]
     assert receipts[0] == receipts[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "later"),
+    [
+        ("raw", (), True),
+        ("qcow2", (), True),
+        ("gce", (), False),
+        ("raw", ("--verify-again",), False),
+    ],
+)
+def test_content_is_read_once_from_the_last_form_that_can_be_opened(
+    kind: str, own: Sequence[str], machine: Pipeline, *, later: bool
+) -> None:
+    machine.disk(OS, kind=kind, own=own)
+    assert ('"content"' in machine.record["manifest"]) is later
+
+
+def test_what_happens_to_a_disk_behind_our_stage_is_found(machine: Pipeline) -> None:
+    file = next(machine.built.store.root.glob("overlay/*/diff/app/5/5"))
+    done = machine.disk(OS, ok=6, env={"STANDIN_DAMAGE": str(file)})
+    assert "app/5/5" in done.stderr
+    assert not (machine.output / f"small.raw{RECEIPT}").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "code"),
+    [
+        (("--when=stage",), 6),
+        (("--when=after",), 6),
+        (("--when=stage", "--verify-again"), 7),  # osbuild's failure, in the log
+        (("--when=after", "--verify-again"), 6),
+    ],
+)
+def test_a_damaged_image_fails_the_build_in_every_mode(
+    own: Sequence[str], code: int, machine: Pipeline, tmp_path: Path
+) -> None:
+    store = copy_store(machine.built.store.root, tmp_path / "damaged")
+    file = next(store.root.glob("overlay/*/diff/app/5/5"))
+    before = file.stat()
+    file.write_bytes(file.read_bytes()[::-1])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    mine = replace(machine, built=replace(machine.built, store=store))
+    done = mine.disk(OS, own=own, ok=code)
+    assert "app/5/5" in done.stderr
+    assert not (machine.output / f"small.raw{RECEIPT}").exists()
 
 
 def test_what_cannot_be_opened_is_said_and_not_taken_for_proven(machine: Pipeline) -> None:
@@ -351,7 +399,9 @@ def test_a_failing_build_is_the_builders_failure(machine: Pipeline) -> None:
 
 
 def test_a_manifest_is_rewritten_for_those_who_keep_manifests(machine: Pipeline) -> None:
-    machine.disk(OS)
+    machine.disk(
+        OS, own=("--verify-again",)
+    )  # nobody of ours reads what osbuild makes of a kept one
     kept = machine.output / "small.osbuild-manifest.json"
     shown = product("osbuild-manifest", "--dry-run", kept, env=machine.env())
     assert f'+                    "type":"{STAGE}"' in shown.stdout or STAGE in shown.stdout

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
 from installer_plugin.errors import ConfigError
 from installer_plugin.hosts.image_builder.manifest import SIZE_LIMIT, Manifest, read_manifest
+from installer_plugin.hosts.image_builder.mode import exports_of
 from installer_plugin.hosts.image_builder.rewrite import (
     InlineProgram,
     Mode,
@@ -118,6 +120,31 @@ def test_what_the_stage_is_asked_for_is_what_was_found() -> None:
         "created": 5,
         "program": "0.1.0",
     }
+
+
+def test_content_is_left_to_who_reads_the_finished_disk_where_somebody_does() -> None:
+    how = replace(plan(APP), content_later=True)
+    assert stage(rewritten(made("raw"), how), OWN)["options"]["content"] == "later"
+
+
+@pytest.mark.parametrize(
+    ("names", "later"),
+    [
+        (["image"], True),
+        (["qcow2"], True),
+        (["image", "qcow2", "vmdk", "vpc"], True),
+        (["gce"], False),
+        (["qcow2", "archive"], False),
+        (["ovf"], False),
+        (["nothing-of-the-kind"], False),
+        (["build"], False),
+        ([], False),
+    ],
+)
+def test_only_what_is_known_to_be_a_disk_counts_as_read_afterwards(
+    names: list[str], *, later: bool
+) -> None:
+    assert exports_of(read(made("raw")), names).all_disks is later
 
 
 @pytest.mark.parametrize("name", ["raw", "raw-build-ref"])
