@@ -14,7 +14,7 @@ from installer_plugin.errors import Problem
 from installer_plugin.events import iec
 from installer_plugin.hosts.image_builder.json_text import Node
 from installer_plugin.hosts.image_builder.manifest import Install, Manifest
-from installer_plugin.hosts.image_builder.os_image import OsImageContent
+from installer_plugin.hosts.image_builder.os_content import OsImageContent
 from installer_plugin.model import ImageId
 from installer_plugin.storage.engine.space import missing_layers, need_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from installer_plugin.errors import DataError, HostError, VerificationError
 from installer_plugin.expectations import expected_of_resolved
 from installer_plugin.files.atomic import replace_file
-from installer_plugin.hosts.image_builder.os_image import OsImageContent
+from installer_plugin.hosts.image_builder.os_content import OsImageContent
 from installer_plugin.hosts.image_builder.rewrite import Mode
 from installer_plugin.hosts.image_builder.session import BuildOutcome, listing
 from installer_plugin.model import VerifiedImage

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from installer_plugin.declared import configured
 from installer_plugin.errors import DataError, PreflightError, Problem, SourceImageError, joined
 from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.hosts.image_builder.rewrite import Payload, Wanted
-from installer_plugin.model import Finding, ImageId, ResolvedImage
+from installer_plugin.hosts.image_builder.os_content import OsImageContent
+from installer_plugin.model import ImageId, ResolvedImage
 from installer_plugin.opening import Opened, open_root
 from installer_plugin.pipeline import looked_at
 from installer_plugin.request import IMAGE_PREFIX, Work
@@ -24,32 +24,6 @@ OLDEST = 11
 """Minor version of the oldest Python 3 that runs our program."""
 _PYTHON = re.compile(r"python3\.(\d+)")
 _LIBRARIES = ("usr/lib64", "usr/lib")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OsImageContent:
-    """An OS image that passed every check."""
-
-    images: tuple[ResolvedImage, ...]
-    """Bound images; none where it declares none."""
-    findings: tuple[tuple[str, Finding], ...]
-    size: int
-    """Bytes of the OS image itself, uncompressed."""
-    created: int
-    """Seconds since 1970."""
-    new_python: bool
-    """Whether a stage of ours can run in a build root made of it."""
-    id: ImageId | None
-    """None where the name that it was asked for by does not say at once which one it is."""
-
-    @property
-    def payload(self) -> Payload:
-        """The same as a manifest needs it."""
-        wanted = (
-            Wanted(reference=each.bound.reference, id=each.image_id, digest=each.digest)
-            for each in self.images
-        )
-        return Payload(images=tuple(wanted), created=self.created)
 
 
 def read_os_image(image: str, work: Work) -> OsImageContent:

@@ -18,11 +18,7 @@ from installer_plugin.hosts.image_builder.manifest import (
     require_installs,
 )
 from installer_plugin.hosts.image_builder.mode import Choice, When, choose_mode, exports_of
-from installer_plugin.hosts.image_builder.os_image import (
-    OsImageContent,
-    has_new_python,
-    read_os_image,
-)
+from installer_plugin.hosts.image_builder.os_content import OsImageContent
 from installer_plugin.hosts.image_builder.rewrite import InlineProgram, Plan, rewrite
 from installer_plugin.model import ImageId, ResolvedImage
 from installer_plugin.request import Work
@@ -106,7 +102,11 @@ def prepare(content: bytes, subject: str, wish: Wish, work: Work) -> Prepared:
 
 
 def _has_new_python(image: ImageId, known: Mapping[ImageId, OsImageContent], work: Work) -> bool:
-    return known[image].new_python if image in known else has_new_python(image, work)
+    if image in known:
+        return known[image].new_python
+    from installer_plugin.hosts.image_builder.os_image import has_new_python  # noqa: PLC0415 - see below
+
+    return has_new_python(image, work)
 
 
 def _contents(
@@ -116,12 +116,19 @@ def _contents(
     errors: list[BoundImagesError] = []
     for image in manifest.images:
         try:
-            found[image.id] = known.get(image.id) or read_os_image(image.id, work)
+            found[image.id] = known.get(image.id) or _read(image.id, work)
         except BoundImagesError as error:
             errors.append(error)
     if errors:
         raise joined(errors)
     return found
+
+
+def _read(image: ImageId, work: Work) -> OsImageContent:
+    # Most of the program is loaded for it, and most builds have done it before.
+    from installer_plugin.hosts.image_builder.os_image import read_os_image  # noqa: PLC0415
+
+    return read_os_image(image, work)
 
 
 def inline_program(program: bytes) -> InlineProgram:

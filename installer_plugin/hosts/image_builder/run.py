@@ -15,7 +15,8 @@ from installer_plugin.hosts.image_builder.builder_cli import Builder, BuilderLin
 from installer_plugin.hosts.image_builder.exports import Build, Export, prove_exports
 from installer_plugin.hosts.image_builder.library import DEFAULT, require_library
 from installer_plugin.hosts.image_builder.mode import When
-from installer_plugin.hosts.image_builder.os_image import OsImageContent, read_os_image
+from installer_plugin.hosts.image_builder.os_content import OsImageContent
+from installer_plugin.hosts.image_builder.os_image import read_os_image
 from installer_plugin.hosts.image_builder.osbuild_front import PROGRAM, REAL
 from installer_plugin.hosts.image_builder.session import (
     EVENTS,

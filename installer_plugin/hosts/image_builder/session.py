@@ -20,7 +20,7 @@ from installer_plugin.errors import (
 from installer_plugin.fields import Fields
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.hosts.image_builder.mode import When
-from installer_plugin.hosts.image_builder.os_image import OsImageContent
+from installer_plugin.hosts.image_builder.os_content import OsImageContent
 from installer_plugin.request import Request
 from installer_plugin.stages.report import problem_json
 from installer_plugin.state import codec
