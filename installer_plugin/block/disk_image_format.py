@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import struct
 from dataclasses import dataclass
@@ -25,6 +26,24 @@ class Format:
     """Command line with ``{source}`` and ``{raw}``."""
     driver: str = ""
     """qemu's name for it; "" for what is not a disk before it is unpacked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormattedImage:
+    """A disk image that a program of qemu is to show as a raw disk."""
+
+    path: Path
+    driver: str
+    read_only: bool
+
+    @property
+    def direct(self) -> bool:
+        """Whether what is read of it can come from the disk itself, and not from memory."""
+        try:
+            os.close(os.open(self.path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
 
 
 _QEMU = "qemu-img convert -O raw {source} {raw}"

@@ -1,12 +1,14 @@
 """Disk images of other formats as files that look raw: qemu-storage-daemon shows them through FUSE.
 
+Where there is no FUSE, qemu-nbd shows them as a network block device of the kernel.
+
 The daemon runs below a keeper of ours, in mounts of its own, which others reach by the keeper's entry
 in /proc. When the run that wanted the image is killed, the keeper sees its stdin end, waits until the
 kernel has let go of the loop devices on the image, so that all is written, and ends the daemon. Nothing
 of it is left: the mount is nobody else's.
 
-A loop device on it must not read and write past the page cache (losetup --direct-io): what is written
-comes back changed, or the device hangs (seen with Linux 6 and qemu 7.2).
+A loop device on what FUSE shows must not read and write past the page cache (losetup --direct-io): what
+is written comes back changed, or the device hangs (seen with Linux 6 and qemu 7.2).
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
-from installer_plugin.block.disk_image_format import Format, convert_line
+from installer_plugin.block.disk_image_format import Format, FormattedImage, convert_line
+from installer_plugin.block.nbd_device import SERVER, nbd_devices, served
 from installer_plugin.block.probe import list_loops
 from installer_plugin.block.undo_journal import Journal
 from installer_plugin.block.undo_steps import ExportStep
@@ -38,25 +43,46 @@ from installer_plugin.process.signals import interruptible
 
 PROGRAM = "installer_plugin.block.image_export"
 DAEMON = "qemu-storage-daemon"
-FUSE = Path("/dev/fuse")
+FUSE, NBD = Path("/dev/fuse"), Path("/dev/nbd0")
 EXPORT, LOCK = "image", "image-lock"
 """Names in the private directory: what is mounted over, and who is at work."""
-READY = b"ready\n"
 PATIENCE_SECONDS = 60.0
 """How long loop devices of a killed run may take to go."""
 PAUSE_SECONDS = 0.05
 NODE = "disk"
 
 
-def export_image(path: Path, form: Format, journal: Journal, *, read_only: bool) -> Path:
-    """A file that shows what is in the image *path* as a raw disk would; the journal takes it back.
+class Way(StrEnum):
+    """How an image is shown."""
 
-    Raises HostError where the program is missing, and for an image that is in use or damaged.
+    FUSE = "fuse"
+    NBD = "nbd"
+
+
+PROGRAMS = {Way.FUSE: DAEMON, Way.NBD: SERVER}
+PACKAGES = {Way.FUSE: "qemu-system-common", Way.NBD: "qemu-utils"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An image that is shown as a raw disk."""
+
+    path: Path
+    """A file, or a block device."""
+    direct: bool
+    """Whether it may be read past the page cache."""
+
+
+def export_image(
+    path: Path, form: Format, way: Way, journal: Journal, *, read_only: bool
+) -> Exported:
+    """What shows the image *path* as a raw disk would; the journal takes it back.
+
+    Raises HostError for an image that is in use or damaged.
     """
-    _require_tools(path, form)
     export, lock = journal.directory / EXPORT, journal.directory / LOCK
     journal.plan(ExportStep(str(lock)))
-    words = (str(export), str(lock), form.driver, str(path), "ro" if read_only else "rw")
+    words = (way, str(export), str(lock), form.driver, str(path), "ro" if read_only else "rw")
     command = Command(
         argv=(
             "unshare",
@@ -74,20 +100,27 @@ def export_image(path: Path, form: Format, journal: Journal, *, read_only: bool)
     except CommandError as error:
         raise _not_shown(path, form, error) from error
     journal.keepers[str(lock)] = keeper
-    if line != READY:
-        raise RuntimeError(f"the keeper has said {line!r}")
-    return Path(f"/proc/{pid}/root{export}")
+    shown = Path(os.fsdecode(line.rstrip(b"\n")))
+    if way is Way.NBD:
+        return Exported(shown, direct=True)
+    return Exported(Path(f"/proc/{pid}/root{shown}"), direct=False)
 
 
-def _require_tools(path: Path, form: Format) -> None:
-    hint = f"install it (Debian: qemu-system-common), or convert: {convert_line(path, form)}"
-    if find_tool(DAEMON) is None:
-        message = f"is a {form.name} file, which takes {DAEMON} to open, and that is not in PATH"
-        raise HostError.of(str(path), message, hint=hint)
-    if not FUSE.exists():
-        message = f"is a {form.name} file, which takes FUSE to open, and {FUSE} is not there"
-        hint = f"load the module fuse, or convert: {convert_line(path, form)}"
-        raise HostError.of(str(path), message, hint=hint)
+def find_way(path: Path, form: Format) -> Way:
+    """How this machine can show an image; raises HostError where it cannot."""
+    there = {Way.FUSE: FUSE.exists(), Way.NBD: bool(nbd_devices())}
+    for way in Way:
+        if there[way] and find_tool(PROGRAMS[way]):
+            return way
+    convert = f"convert: {convert_line(path, form)}"
+    if not any(there.values()):
+        message = f"takes FUSE or NBD to open, and neither {FUSE} nor {NBD} is there"
+        hint = f"load the module fuse or nbd, or {convert}"
+    else:
+        way = next(way for way in Way if there[way])
+        message = f"takes {PROGRAMS[way]} to open, and that is not in PATH"
+        hint = f"install it (Debian: {PACKAGES[way]}), or {convert}"
+    raise HostError.of(str(path), f"is a {form.name} file, which {message}", hint=hint)
 
 
 def _not_shown(path: Path, form: Format, error: CommandError) -> HostError:
@@ -102,25 +135,23 @@ def _not_shown(path: Path, form: Format, error: CommandError) -> HostError:
     return HostError.of(str(path), message, hint=hint)
 
 
-def daemon_argv(
-    export: Path, driver: str, path: Path, *, read_only: bool, direct: bool
-) -> tuple[str, ...]:
+def daemon_argv(export: Path, image: FormattedImage) -> tuple[str, ...]:
     """The daemon's call: it says that it is ready by the greeting of its monitor on stdout."""
-    cache = {"direct": direct}
+    cache = {"direct": image.direct}
     node = {
-        "driver": driver,
+        "driver": image.driver,
         "node-name": NODE,
-        "read-only": read_only,
+        "read-only": image.read_only,
         "discard": "unmap",
         "cache": cache,
-        "file": {"driver": "file", "filename": str(path), "cache": cache},
+        "file": {"driver": "file", "filename": str(image.path), "cache": cache},
     }
     shown = {
         "type": "fuse",
         "id": "export",
         "node-name": NODE,
         "mountpoint": str(export),
-        "writable": not read_only,
+        "writable": not image.read_only,
     }
     return (
         DAEMON,
@@ -131,11 +162,18 @@ def daemon_argv(
 
 
 def main(argv: Sequence[str]) -> NoReturn:
-    """Keep one daemon: ``EXPORT LOCK DRIVER IMAGE ro|rw``."""
-    export, lock, driver, path, access = argv
+    """Keep one daemon: ``fuse|nbd EXPORT LOCK DRIVER IMAGE ro|rw``; says where the disk is."""
+    way, export, lock, driver, path, access = argv
+    runner = Runner(PATIENCE_SECONDS)
+    image = FormattedImage(path=Path(path), driver=driver, read_only=access == "ro")
+    show = {Way.FUSE: _by_fuse, Way.NBD: served}[Way(way)]
     try:
-        with interruptible(), _locked(Path(lock)):
-            _keep(Path(export), driver, Path(path), read_only=access == "ro")
+        with (
+            interruptible(),
+            _locked(Path(lock)),
+            show(image, Path(export), runner) as shown,
+        ):
+            _keep(shown, runner)
     except CommandError as error:
         sys.exit(error.stderr or str(error))
     except InterruptedBySignal:
@@ -143,17 +181,23 @@ def main(argv: Sequence[str]) -> NoReturn:
     sys.exit(0)
 
 
-def _keep(export: Path, driver: str, path: Path, *, read_only: bool) -> None:
+@contextmanager
+def _by_fuse(image: FormattedImage, export: Path, runner: Runner) -> Iterator[Path]:
     export.touch(mode=0o600)
-    words = daemon_argv(export, driver, path, read_only=read_only, direct=_can_read_directly(path))
-    command = Command(argv=bound_to_us_argv(words), purpose=f"show {path}")
-    runner = Runner(PATIENCE_SECONDS)
+    command = Command(
+        argv=bound_to_us_argv(daemon_argv(export, image)), purpose=f"show {image.path}"
+    )
     with runner.hold(command):
-        sys.stdout.buffer.write(READY)
-        sys.stdout.buffer.flush()
-        while os.read(0, 1 << 10):
-            pass
-        _wait_until_free(export, runner)
+        yield export
+
+
+def _keep(shown: Path, runner: Runner) -> None:
+    """Say where it is, wait for who wanted it, and for the kernel."""
+    sys.stdout.buffer.write(os.fsencode(shown) + b"\n")
+    sys.stdout.buffer.flush()
+    while os.read(0, 1 << 10):
+        pass
+    _wait_until_free(shown, runner)
 
 
 @contextmanager
@@ -165,15 +209,6 @@ def _locked(lock: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _can_read_directly(path: Path) -> bool:
-    """Whether what is read can come from the disk itself, and not from memory."""
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def _wait_until_free(export: Path, runner: Runner) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from installer_plugin.block.backends import STAGE, choose_opener, choose_reader
 from installer_plugin.block.base import LayerOpener, OpenedTarget, OpenOptions
 from installer_plugin.block.disk_image_format import format_of
-from installer_plugin.block.image_export import DAEMON, export_image
+from installer_plugin.block.image_export import PROGRAMS, Exported, export_image, find_way
 from installer_plugin.block.in_use import require_free, require_unattached
 from installer_plugin.block.loop_ioctl import Backing
 from installer_plugin.block.loops import SYSFS, attach, sector_size
@@ -133,13 +133,21 @@ class Opening:
             require_unattached(path, runner)
             if not read_only:
                 self.journal.plan(FlushStep(str(path)))
-            form = format_of(path)
-            if form:
-                self.events.step(STAGE, f"{path} is a {form.name} file, shown by {DAEMON}")
-                path = export_image(path, form, self.journal, read_only=read_only)
-            sector = sector_size(path)
-            backing = Backing(path=path, read_only=read_only, sector=sector, direct=form is None)
+            exported = self._exported(path)
+            sector = sector_size(exported.path)
+            backing = Backing(
+                path=exported.path, read_only=read_only, sector=sector, direct=exported.direct
+            )
         return attach(backing, self.journal), backing
+
+    def _exported(self, path: Path) -> Exported:
+        """What looks like a raw image: the image *path* itself, or what shows it as one."""
+        form = format_of(path)
+        if form is None:
+            return Exported(path, direct=True)
+        way = find_way(path, form)
+        self.events.step(STAGE, f"{path} is a {form.name} file, shown by {PROGRAMS[way]}")
+        return export_image(path, form, way, self.journal, read_only=self.options.read_only)
 
     def _mounted(self, root: FoundRoot) -> Path:
         """The root mounted read-only; raises HostError."""

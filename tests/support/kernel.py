@@ -9,6 +9,7 @@ MISSING = (
     "this kernel has no device mapper (none in /proc/misc, and no module to load);\n" + ELSEWHERE
 )
 NO_VFAT = "this kernel has no vfat (not in /proc/filesystems, no module to load);\n" + ELSEWHERE
+NO_NBD = f"this kernel has no network block devices (modprobe nbd);\n{ELSEWHERE}"
 HIDE_DEVICE_MAPPER = f"mount --bind /dev/null {MISC}\n"
 """A shell's command, in mounts of its own, after which the kernel seems to have none."""
 
@@ -26,6 +27,11 @@ def device_mapper() -> bool:
 def vfat() -> bool:
     """Whether this kernel can mount an EFI system partition, or load what can."""
     return _can_load("fs/fat/vfat") or "\tvfat\n" in FILE_SYSTEMS.read_text()
+
+
+def nbd() -> bool:
+    """Whether this kernel has network block devices; it loads what makes them only when it is told."""
+    return Path("/sys/class/block/nbd0").exists()
 
 
 def _can_load(module: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.kernel import MISSING, NO_VFAT, device_mapper, vfat
+from tests.support.kernel import MISSING, NO_NBD, NO_VFAT, device_mapper, nbd, vfat
 from tests.support.workers import is_worker
 
 _OUTPUT = "left-out"
@@ -28,6 +28,7 @@ class Need:
 NEEDS: Mapping[str, Need] = {
     "device_mapper": Need(device_mapper, f"of LUKS and LVM: {MISSING}"),
     "vfat": Need(vfat, f"of EFI system partitions: {NO_VFAT}"),
+    "nbd": Need(nbd, f"of disk images without FUSE: {NO_NBD}"),
     "bootc": Need(
         lambda: shutil.which("bootc") is not None,
         "that compare with bootc itself: it is not in PATH; the stand-in was used",
