@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -24,6 +24,7 @@ from installer_plugin.hosts.image_builder.mode import When
 from installer_plugin.hosts.image_builder.prepare import Prepared, Wish, prepare
 from installer_plugin.hosts.image_builder.rewrite import Mode, difference
 from installer_plugin.hosts.image_builder.single_file import single_file
+from installer_plugin.model import Finding, Severity
 from installer_plugin.stages import report
 
 
@@ -97,7 +98,7 @@ def _build(builder: Builder, words: tuple[str, ...], given: BuildGiven, output: 
         verify_again=given["verify_again"],
     )
     built = run.build(asked, work_of("/", output.context, **_own(given)))
-    output.findings(built.content.findings)
+    _warn(output, built.content.findings)
     document = report.document(
         str(builder),
         line.image,
@@ -107,6 +108,11 @@ def _build(builder: Builder, words: tuple[str, ...], given: BuildGiven, output: 
         exports=[_export_json(export) for export in built.exports],
     )
     output.result(_built_text(built), document)
+
+
+def _warn(output: Output, findings: Sequence[tuple[str, Finding]]) -> None:
+    """Show warnings: notes are for authors, who use list and check."""
+    output.findings([each for each in findings if each[1].severity is Severity.WARNING])
 
 
 def _export_json(export: Export) -> report.Document:
@@ -202,7 +208,7 @@ def _content(manifest: str) -> bytes:
 
 
 def _show(prepared: Prepared, given: BuildGiven, output: Output) -> None:
-    output.findings([each for content in prepared.contents.values() for each in content.findings])
+    _warn(output, [each for content in prepared.contents.values() for each in content.findings])
     file, changed = given["output"], difference(prepared.before, prepared.text)
     if file is not None and not given["dry_run"]:
         _write(file, prepared.text)

@@ -102,8 +102,10 @@ def _unsuitable(when: When, reasons: Sequence[str]) -> PreflightError:
         "use a build container with Python 3.11 or later (--bootc-build-ref), or build a disk (raw, "
         "qcow2) and make the archive of that"
     )
-    problems = (Problem(subject=f"--when={when}", message=each, hint=hint) for each in reasons)
-    return PreflightError(*problems)
+    *others, last = reasons
+    subject = f"--when={when}"
+    problems = (Problem(subject=subject, message=each) for each in others)
+    return PreflightError(*problems, Problem(subject=subject, message=last, hint=hint))
 
 
 def exports_of(manifest: Manifest, names: Sequence[str]) -> Exports:

@@ -97,8 +97,8 @@ def main(argv: Sequence[str]) -> NoReturn:
     outcome, prepared, library = _prepared(BuildSession.load(folder), line)
     outcome.save(folder)
     if prepared is None:
-        for problem in outcome.problems:
-            sys.stderr.write(f"error: {problem}\n")
+        # Who started the build reports them, with their hints, when the builder has given up.
+        sys.stderr.write("osbuild is not started: the errors at the end say why\n")
         sys.exit(1)
     extra = ("--libdir", str(library)) if library else ()
     _hand_over(prepared.text.encode())

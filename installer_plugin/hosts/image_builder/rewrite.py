@@ -8,6 +8,7 @@ stage behind its own brings them. One without the other makes disks that lack im
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -108,14 +109,24 @@ def rewrite(manifest: Manifest, plan: Plan) -> str:
 
 
 def difference(before: Manifest, after: str) -> str:
-    """What changes, as a unified diff; "" for nothing."""
+    """What changes, as a unified diff; "" for nothing.
+
+    Of a manifest that is one line, such as those that are kept beside disks, both are laid out first.
+    """
+    text, subject = before.text, before.subject
+    if len(text.splitlines()) == 1:
+        text, after, subject = _laid_out(text), _laid_out(after), f"{subject} (laid out)"
     lines = difflib.unified_diff(
-        before.text.splitlines(keepends=True),
+        text.splitlines(keepends=True),
         after.splitlines(keepends=True),
-        before.subject,
-        f"{before.subject} (rewritten)",
+        subject,
+        f"{subject} (rewritten)",
     )
     return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def _laid_out(text: str) -> str:
+    return json.dumps(json.loads(text), indent=4) + "\n"
 
 
 def _edits(manifest: Manifest, plan: Plan) -> Iterator[Edit]:

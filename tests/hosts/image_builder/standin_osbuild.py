@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,12 @@ class Build:
             yield root
         finally:
             run(("umount", root))
+            self.wait_until_detached()
+
+    def wait_until_detached(self) -> None:
+        """The kernel lets go of a loop device after its file system, and may write until then."""
+        while run(("losetup", "--associated", self.disk)).stdout:
+            time.sleep(0.1)
 
     def install(self, each: Json, build: Path, root: Path) -> None:
         links = build / LINKS

@@ -160,6 +160,15 @@ def test_untouched_bytes_stay_as_image_builder_wrote_them(name: str) -> None:
     assert {f"{line}," for line in taken} <= set(added)
 
 
+def test_what_changes_in_a_manifest_of_one_line_is_shown_in_many() -> None:
+    manifest = read(made("raw"), None)
+    lines = difference(manifest, rewrite(manifest, plan(APP))).splitlines()
+    assert lines[:2] == ["--- m.json (laid out)", "+++ m.json (laid out) (rewritten)"]
+    assert [line for line in lines if len(line) > 120] == []
+    assert f'+                    "type": "{OWN}",' in lines
+    assert difference(manifest, rewrite(manifest, plan())) == ""
+
+
 def test_only_the_containers_that_bootc_runs_in_lose_their_declarations() -> None:
     after = rewritten(made("raw-build-ref"), plan(APP))
     assert "exclude" not in stage(after, DEPLOY, "target")["options"]
