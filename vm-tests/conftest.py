@@ -6,15 +6,17 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from host import BootcError, Host, InContainer, NextToStandin, add_bootc, kernel_reads_gpt
 from machine import Accelerator, QemuError, find_accelerator
 from osroot import CACHE, SUITE, OsRootError, os_root
 from rundir import keep, run_directory
 from scene import UNITS_OF_APPS, Clock, Scene, Step, build_apps, os_with
-from summary import Told, case_lines, prepared_lines
+from summary import Told, case_lines, left_out_lines, prepared_lines
 
 from tests.support.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers
 from tests.support.stores import Store, make_store
@@ -23,18 +25,22 @@ from tests.support.stores import Store, make_store
 for _name in tuple(os.environ):
     if _name.startswith(("CONTAINERS_", "STORAGE_", "BOUND_IMAGES_", "STANDIN_")):
         del os.environ[_name]
+SUITE_OF_BOOTC = "sid"
+"""Which has the libraries that a bootc of today needs."""
 SESSION = uuid.uuid4().hex[:12]
 os.environ[SESSION_VARIABLE] = SESSION
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keep", action="store_true", help="keep disks and consoles")
-    parser.addoption("--suite", default=SUITE, help="the Debian suite of the OS")
+    parser.addoption("--bootc", type=Path, help="a bootc to install with, not the stand-in")
+    parser.addoption("--suite", help="the Debian suite of the OS")
     parser.addoption("--case", action="append", default=[], help="a part of a case's name")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "vm: installs and boots in QEMU")
+    config.addinivalue_line("markers", "standin(reason): cannot be shown with bootc itself")
     config.addinivalue_line("markers", "slow: left out unless all cases are asked for")
     # Told to end, clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -48,11 +54,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.add_marker(pytest.mark.vm)
     parts: list[str] = config.getoption("--case")
-    if not parts:
-        return
-    items[:] = [item for item in items if any(part in case_name(item) for part in parts)]
+    if parts:
+        items[:] = [item for item in items if any(part in case_name(item) for part in parts)]
     if not items:
         pytest.exit("no case has such a name; see 'def test_' in vm-tests/test_*.py", returncode=2)
+    if config.getoption("--bootc"):
+        _leave_out(config, items)
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take out the cases that bootc itself cannot run; the table says which, and why."""
+    marks = {case_name(item): item.get_closest_marker("standin") for item in items}
+    left = {name: str(mark.args[0]) for name, mark in marks.items() if mark}
+    config.stash[LEFT_OUT] = left
+    items[:] = [item for item in items if case_name(item) not in left]
 
 
 def case_name(item: pytest.Item) -> str:
@@ -84,6 +99,7 @@ FAILED = pytest.StashKey[bool]()
 KEPT = pytest.StashKey[Path]()
 CLOCK = pytest.StashKey[Clock]()
 PREPARED = pytest.StashKey[Clock]()
+LEFT_OUT = pytest.StashKey[Mapping[str, str]]()
 TOLD = "told"
 
 
@@ -103,14 +119,37 @@ def _nothing_left(work: Path, stores: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def system(pytestconfig: pytest.Config, prepared: Clock) -> Path:
+def system(pytestconfig: pytest.Config, work: Path, prepared: Clock) -> Path:
     """Root directory of the OS."""
-    suite: str = pytestconfig.getoption("--suite")
-    with prepared.step(f"OS root of Debian {suite}, built once"):
-        try:
-            return os_root(suite=suite)
-        except OsRootError as error:
-            pytest.exit(f"vm-tests: {error}", returncode=2)
+    bootc: Path | None = pytestconfig.getoption("--bootc")
+    suite = pytestconfig.getoption("--suite") or (SUITE_OF_BOOTC if bootc else SUITE)
+    try:
+        with prepared.step(f"OS root of Debian {suite}, built once"):
+            root = os_root(suite=suite)
+        return _with_bootc(root, bootc, work, prepared) if bootc else root
+    except (OsRootError, BootcError) as error:
+        pytest.exit(f"vm-tests: {error}", returncode=2)
+
+
+def _with_bootc(root: Path, bootc: Path, work: Path, prepared: Clock) -> Path:
+    began = time.monotonic()
+    root = os_with(root, work / "os-with-bootc", {})
+    version = add_bootc(root, bootc)
+    prepared.steps.append(Step(f"{version} put into it", time.monotonic() - began))
+    return root
+
+
+@pytest.fixture(scope="session")
+def host(pytestconfig: pytest.Config, work: Path, prepared: Clock) -> Host:
+    """Where installations run."""
+    if not pytestconfig.getoption("--bootc"):
+        return NextToStandin()
+    began = time.monotonic()
+    reads_gpt = kernel_reads_gpt(work)
+    if not reads_gpt:
+        what = "partitions told to the kernel, which reads no GPT here"
+        prepared.steps.append(Step(what, time.monotonic() - began))
+    return InContainer(reads_gpt)
 
 
 @pytest.fixture(scope="session")
@@ -143,13 +182,16 @@ def bound_os(system: Path, work: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def good_disk(
-    bound_os: Path, apps: Store, accelerator: Accelerator, work: Path, prepared: Clock
-) -> Path:
+def scene(apps: Store, host: Host, accelerator: Accelerator, work: Path, prepared: Clock) -> Scene:
+    """What all cases work with; each has a directory and a clock of its own."""
+    return Scene(store=apps, host=host, accelerator=accelerator, folder=work, clock=prepared)
+
+
+@pytest.fixture(scope="session")
+def good_disk(bound_os: Path, scene: Scene) -> Path:
     """A disk that the OS was installed to; never to be changed."""
-    folder = work / "good"
-    folder.mkdir()
-    maker = Scene(store=apps, accelerator=accelerator, folder=folder, clock=prepared)
+    maker = replace(scene, folder=scene.folder / "good")
+    maker.folder.mkdir()
     disk = maker.new_disk()
     done = maker.install(bound_os, disk)
     assert "mode: after (bootc reads the bound images of /" in done.stderr, done.stderr
@@ -160,14 +202,12 @@ def good_disk(
 
 
 @pytest.fixture
-def stage(
-    request: pytest.FixtureRequest, apps: Store, accelerator: Accelerator, work: Path
-) -> Iterator[Scene]:
+def stage(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Scene]:
     """A directory, a clock and what is needed to install and boot."""
-    folder = work / request.node.name.replace("/", "-")
+    folder = scene.folder / request.node.name.replace("/", "-")
     folder.mkdir()
     clock = request.node.stash.setdefault(CLOCK, Clock())
-    yield Scene(store=apps, accelerator=accelerator, folder=folder, clock=clock)
+    yield replace(scene, folder=folder, clock=clock)
     left = detach_below(folder)
     assert not left, f"the case left mounts: {left}"
 
@@ -208,5 +248,7 @@ def pytest_terminal_summary(
     write(prepared_lines(config.stash.get(PREPARED, Clock()).steps))
     write(case_lines("proven:", told(right)))
     write(case_lines("NOT proven:", told(wrong)))
+    if LEFT_OUT in config.stash:
+        write(left_out_lines(config.stash[LEFT_OUT]))
     if KEPT in config.stash:
         write(["", f"kept: {config.stash[KEPT]}"])

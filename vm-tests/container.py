@@ -1,24 +1,24 @@
-"""The OS image as a container that installs itself, as `podman run --privileged` would start it.
+"""The OS image as a container that installs itself, as `podman run --privileged --pid=host` starts it.
 
 podman cannot start containers everywhere the cases run, such as in a container. What it does for this
 one is little: a writable layer over the image, the host's devices, processes and stores, and a note
-that says which image this is.
+that says which image this is. The host is played, too: its processes and mounts are those of a PID and
+a mount namespace, so that what bootc does in the mounts of the first process is seen nowhere else.
 """
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from osroot import declare, import_image
-from scene import REPOSITORY, STANDIN
+from command import PARTITIONS, REPOSITORY, STANDIN, Command
+from osroot import IMAGE, declare, import_image
 
-from tests.support.commands import run, unshared
 from tests.support.stores import Store
 
+# The shell stays the first process, which bootc refuses to be.
 _PRELUDE = """\
-image=$1 place=$2 id=$3
-shift 3
+image=$1 place=$2 name=$3 id=$4
+shift 4
 container=$place/container
 mkdir -p "$container"
 mount -t tmpfs tmpfs "$container"
@@ -33,8 +33,10 @@ for shared in $VOLUMES; do
     mkdir -p "$container/${shared#*:}"
     mount --bind "${shared%%:*}" "$container/${shared#*:}"
 done
-printf 'engine="podman"\\nimageid="%s"\\n' "$id" >"$container/run/.containerenv"
-exec "$@"
+printf 'engine="podman"\\nimage="%s"\\nimageid="%s"\\n' "$name" "$id" >"$container/run/.containerenv"
+status=0
+"$@" || status=$?
+exit $status
 """
 _PRODUCT = Path("/run/product")
 
@@ -45,33 +47,45 @@ class Container:
 
     root: Path
     """The image's root directory; not written to."""
+    name: str
+    """The image's, in the store."""
     image_id: str
     store: Store
     """podman's default store inside; holds the image, too."""
-    base: Path
-    """The directory that the store is in."""
+    reads_gpt: bool = True
+    """Whether the kernel finds the partitions of a disk that it is shown."""
 
-    def run(self, place: Path, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, as in an installer's container; `place` is seen inside, too."""
+    def command(self, place: Path, argv: Sequence[str]) -> Command:
+        """A command in it, as in an installer's container; `place` is seen inside, too."""
         program = ("chroot", str(place / "container"), *argv)
-        words = (str(self.root), str(place), self.image_id, *program)
+        words = (str(self.root), str(place), self.name, self.image_id, *program)
+        base = self.store.root.parent
         volumes = {
-            self.base: self.base,
+            base: base,
             place: place,
+            self.root: self.root,
             REPOSITORY / "installer_plugin": _PRODUCT / "installer_plugin",
             STANDIN: _PRODUCT / "standin",
+            PARTITIONS: _PRODUCT / "partitions",
         }
+        path = ("/usr/sbin", "/usr/bin", str(_PRODUCT / "standin"))
         env = {
             **self.store.env,
             "VOLUMES": " ".join(f"{outside}:{inside}" for outside, inside in volumes.items()),
             "PYTHONPATH": str(_PRODUCT),
             # bootc itself, where the image has it, and else the stand-in.
-            "PATH": f"/usr/sbin:/usr/bin:{_PRODUCT / 'standin'}",
+            "PATH": ":".join(path if self.reads_gpt else (str(_PRODUCT / "partitions"), *path)),
         }
-        return run(unshared(words, prelude=_PRELUDE), env=env)
+        host = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+        return Command((*host, "sh", "-e", "-c", _PRELUDE, "sh", *words), env)
 
 
-def container_of(root: Path, store: Store, base: Path) -> Container:
-    """Import the OS in `root`, with its declarations, into a store in `base`."""
-    image_id = import_image(store, root, declare(base / "nothing-more", {}))
-    return Container(root=root, image_id=image_id, store=store, base=base)
+def container_of(
+    root: Path, store: Store, *, name: str = IMAGE, reads_gpt: bool = True
+) -> Container:
+    """Import the OS in `root`, with its declarations, into a store."""
+    nothing = store.root.parent / "nothing-more"
+    if not nothing.exists():
+        declare(nothing, {})
+    image_id = import_image(store, root, nothing, name)
+    return Container(root=root, name=name, image_id=image_id, store=store, reads_gpt=reads_gpt)

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import guest
+from command import REPOSITORY, Command
 from diskimage import boot_entry
 from guest import CREDENTIAL, FULL, MICRO, UNLOCK, Answer
+from host import Host
 from machine import CONSOLE, Accelerator, Drive, Guest, Kernel, Machine
 
 from tests.support.commands import run, unshared
 from tests.support.sources import LINKS, UNITS
 from tests.support.stores import Store
 
-REPOSITORY = Path(__file__).parents[1]
-STANDIN = Path(__file__).parent / "standin"
 STORE = "ostree/bootc/storage"
 COMPOSEFS_STORE = "composefs/bootc/storage"
 DISK_BYTES = 3 << 30
@@ -33,7 +33,7 @@ IN_STORE = "podman --storage-opt=additionalimagestore=/usr/lib/bootc/storage"
 PODMAN_RUN = f"{IN_STORE} run --rm --pull=never --network=none --cgroups=disabled"
 VERIFY_IN_GUEST = "PYTHONPATH=/run/micro python3 -m installer_plugin verify /"
 # Several times what it takes on a loaded machine under emulation.
-_SECONDS = {MICRO: 150, FULL: 300}
+_SECONDS = {MICRO: 400, FULL: 900}
 
 UNITS_OF_APPS = {
     "web.container": f"""\
@@ -116,6 +116,8 @@ class Scene:
 
     store: Store
     """Where images are installed from."""
+    host: Host
+    """Where installations run."""
     accelerator: Accelerator
     folder: Path
     clock: Clock
@@ -131,37 +133,34 @@ class Scene:
             file.truncate(DISK_BYTES)
         return disk
 
-    def install_argv(
-        self, root: Path, disk: Path, *options: str, bootc: Sequence[str] = EXT4
-    ) -> list[str]:
-        """The command line of an installation of the OS in `root`, with bootc's own options."""
-        return [
-            sys.executable, "-m", "installer_plugin", "install", "--source-root", str(root),
-            *options, "to-disk", "--via-loopback", "--wipe", *bootc, str(disk),
-        ]  # fmt: skip
+    def to_disk(self, disk: Path, bootc: Sequence[str] = EXT4) -> tuple[str, ...]:
+        """The words of `install` for a disk image, with bootc's own options."""
+        return ("to-disk", "--via-loopback", "--wipe", *self.host.options, *bootc, str(disk))
 
-    def install_env(self, root: Path) -> dict[str, str]:
-        """For it: this scene's images, and the stand-in: bootc itself wants to be in its image."""
-        path = os.environ["PATH"]
-        return {
-            **self.store.env,
-            "PYTHONPATH": str(REPOSITORY),
-            "STANDIN_CONTAINER_ROOT": str(root),
-            "PATH": f"{STANDIN}:{path}",
-        }
+    def installation(
+        self, root: Path, disk: Path, *options: str, bootc: Sequence[str] = EXT4
+    ) -> Command:
+        """An installation of the OS in `root` by the product."""
+        words = ("install", "--source-root", str(root), *options, *self.to_disk(disk, bootc))
+        return self.host.product(self.store, root, self.folder, words)
 
     def install(
         self, root: Path, disk: Path, *options: str, bootc: Sequence[str] = EXT4, ok: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Install, with the exit code that it must have."""
-        argv = unshared(self.install_argv(root, disk, *options, bootc=bootc))
+        command = self.installation(root, disk, *options, bootc=bootc)
         with self.clock.step("install"):
-            return run(argv, env=self.install_env(root), ok=(ok,))
+            return command.run(ok=ok)
+
+    def install_by_bootc_alone(self, root: Path, disk: Path, *options: str) -> None:
+        """Install without the product."""
+        words = ("bootc", "install", *self.to_disk(disk, (*EXT4, *options)))
+        self.host.bootc(self.store, root, self.folder, words).run()
 
     def product(self, *words: str, ok: int = 0) -> subprocess.CompletedProcess[str]:
         """Run another command of ours, with the exit code that it must have."""
         argv = (sys.executable, "-m", "installer_plugin", *words)
-        return run(unshared(argv), env=self.install_env(self.folder), ok=(ok,))
+        return run(unshared(argv), env={**self.store.env, "PYTHONPATH": str(REPOSITORY)}, ok=(ok,))
 
     def verify(self, disk: Path, *, ok: int) -> subprocess.CompletedProcess[str]:
         """Verify a finished disk from outside."""

@@ -1,7 +1,7 @@
 """The table of what was proven, and how long each step took."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scene import Step
@@ -39,6 +39,14 @@ def case_lines(title: str, cases: Sequence[Told]) -> Iterator[str]:
         told = (f"{step.what} {step.seconds:.0f} s" for step in case.steps)
         steps = ", ".join(step.replace(" ", _KEEP) for step in told)
         yield from _wrapped(f"{_INDENT}{case.name}: {steps}" if steps else f"{_INDENT}{case.name}")
+
+
+def left_out_lines(reasons: Mapping[str, str]) -> Iterator[str]:
+    """Cases that were not run, and why."""
+    if reasons:
+        yield "\nleft out with bootc itself:"
+    for name, reason in reasons.items():
+        yield from _wrapped(f"  {name}: {reason}")
 
 
 def _line(seconds: float, text: str) -> Iterator[str]:

@@ -27,7 +27,7 @@ from scene import (
     product_files,
 )
 
-from tests.support.commands import run, unshared
+from tests.support.commands import run
 from tests.support.stores import Store, make_store
 
 BOUND = (WEB, WORKER)
@@ -212,12 +212,12 @@ def test_killed_installation_does_not_boot(system: Path, stage: Scene, stores: P
 
 def kill_when(stage: Scene, root: Path, disk: Path, word: str) -> None:
     """Install, and kill the installation when it says `word`; what it has started ends by itself."""
-    argv = unshared(stage.install_argv(root, disk))
+    command = stage.installation(root, disk)
     with (
         stage.clock.step("killed install"),
         subprocess.Popen(
-            argv,
-            env={**os.environ, **stage.install_env(root)},
+            command.argv,
+            env={**os.environ, **command.env},
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,

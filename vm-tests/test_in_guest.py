@@ -6,14 +6,13 @@ from pathlib import Path
 import guest
 import osroot
 import pytest
+from command import REPOSITORY, STANDIN
 from diskimage import boot_entry, file_system, mounted, partitions
 from guest import FULL, MICRO
 from machine import Drive, GuestError
 from proof import assert_runs_bound_images
 from scene import (
     IN_STORE,
-    REPOSITORY,
-    STANDIN,
     STORE,
     UNITS_OF_APPS,
     WEB,
@@ -53,6 +52,12 @@ INSTALLATIONS = {
 }
 
 
+IN_GUEST_STANDIN = pytest.mark.standin(
+    "the guest installs a directory that plays a container, which only the stand-in takes"
+)
+
+
+@IN_GUEST_STANDIN
 @pytest.mark.parametrize("way", INSTALLATIONS)
 def test_power_cut_after_success(way: str, good_disk: Path, stage: Scene) -> None:
     """the power fails right after success was reported: the disk verifies"""
@@ -96,6 +101,7 @@ ROOMY_MEBIBYTES = 2560
 """The image is unpacked in memory."""
 
 
+@pytest.mark.standin("bootc encrypts for a TPM only, which the guest does not have")
 def test_encrypted_root(good_disk: Path, stage: Scene) -> None:
     """LUKS2: installed, opened, proven, booted by its passphrase alone"""
     right, wrong = stage.folder / "right", stage.folder / "wrong"
@@ -147,6 +153,7 @@ ON_A_VOLUME = {
 }
 
 
+@IN_GUEST_STANDIN
 def test_logical_volume(good_disk: Path, stage: Scene) -> None:
     """a volume of LVM: installed to, then found on its disk and proven"""
     drives = [Drive(good_disk), Drive(stage.new_disk("target.img"), writable=True)]
