@@ -117,13 +117,13 @@ def test_run_that_is_told_to_end_cleans_up_first(
 
 
 CONTROLLER = """
-import signal, subprocess
+import signal, subprocess, sys
 from types import SimpleNamespace
 from tests.support.workers import Ending
 ending = Ending(SimpleNamespace(getoption=lambda *_: 1))
 worker = subprocess.Popen(("sleep", "600"))
 try:
-    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(int(sys.argv[1]))
 except KeyboardInterrupt:
     print(worker.poll() or worker.wait(60))
 finally:
@@ -132,9 +132,12 @@ finally:
 
 
 @pytest.mark.real
-def test_controller_that_is_told_to_end_interrupts_its_workers_at_once() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+def test_controller_that_is_told_to_end_interrupts_its_workers_at_once(
+    number: signal.Signals,
+) -> None:
     """xdist alone would wait for five seconds of the ten that its workers have for cleaning up."""
-    done = run((sys.executable, "-c", CONTROLLER), cwd=REPOSITORY)
+    done = run((sys.executable, "-c", CONTROLLER, str(int(number))), cwd=REPOSITORY)
     assert int(done.stdout) == -signal.SIGINT
 
 

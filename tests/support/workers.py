@@ -27,7 +27,7 @@ class Ending:
         self._is_controller = is_controller(config)
         self._has_begun = False
         signal.signal(signal.SIGTERM, self._end)
-        if is_worker(config):
+        if self._is_controller or is_worker(config):
             # Ctrl-C reaches every process of the terminal, and the controller interrupts it too.
             signal.signal(signal.SIGINT, self._end)
 
