@@ -18,6 +18,7 @@ from installer_plugin.storage.store.records import (
     dump_records,
     layer_chain,
     layer_id,
+    parse_image,
     parse_images,
     parse_layers,
     toc_layer_id,
@@ -95,6 +96,24 @@ def test_image_record_answers_to_its_digest_and_every_manifest_once() -> None:
     assert image.config_key == f"sha256:{A}"
     assert (image.layer, image.names) == (B, ("localhost/x:1",))
     assert image.big_data_sizes == {"manifest": 5}
+
+
+def test_one_image_is_read_as_among_all_of_them() -> None:
+    entries = [{"id": "b", "names": ["b:1"]}, {"id": "a", "names": ["a:1"]}, {"id": "c"}]
+    content = json.dumps(entries).encode()
+    for image in parse_images(content, "f"):
+        assert parse_image(content, "f", image.id) == image
+    assert parse_image(content, "f", "d") is None
+    assert parse_image(b"[]", "f", "a") is None
+
+
+def test_one_image_is_damaged_by_what_is_wrong_with_itself_alone() -> None:
+    content = json.dumps([{"id": "a", "names": 7}, {"id": "b"}]).encode()
+    with pytest.raises(DataError, match="names is 7"):
+        parse_image(content, "f", "a")
+    assert parse_image(content, "f", "b") is not None
+    with pytest.raises(DataError, match="is not JSON"):
+        parse_image(content[:-1], "f", "b")
 
 
 def test_image_record_without_digest_answers_to_its_manifests() -> None:

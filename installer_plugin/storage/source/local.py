@@ -301,7 +301,7 @@ def stored_manifests(location: SourceLocation) -> Manifests:
     Raises DataError when the image has gone or a manifest's bytes are not what its digest says.
     """
     with GraphRoot.open(Path(location.store)) as root:
-        image = next((item for item in root.load().images if item.id == location.item), None)
+        image = root.load_image(location.item)
         if image is None:
             raise DataError(f"image {location.item}", f"has gone from {location.store}")
         return _manifests(root, image)

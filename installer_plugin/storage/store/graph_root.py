@@ -14,6 +14,7 @@ from installer_plugin.storage.store.records import (
     Records,
     big_data_file_name,
     check_unique,
+    parse_image,
     parse_images,
     parse_layers,
 )
@@ -73,6 +74,19 @@ class GraphRoot(Closing):
         check_unique(images, self.shown(IMAGES_JSON))
         return Records(layers={layer.id: layer for layer in layers}, images=images)
 
+    def load_image(self, image_id: str) -> ImageRecord | None:
+        """The record of one image, read under the store's own locks; None when it is not there.
+
+        For a store whose records were read before: what is wrong with others is not looked for again.
+        Raises DataError.
+        """
+        try:
+            with locks.shared(self.path):
+                content = self._content(IMAGES_JSON)
+        except OSError as error:
+            raise DataError(str(self.path), f"cannot be locked: {error.strerror}") from error
+        return parse_image(content, self.shown(IMAGES_JSON), image_id)
+
     def shown(self, relative: str) -> str:
         """The path *relative* as messages show it."""
         return str(self.path / relative)
@@ -91,9 +105,11 @@ class GraphRoot(Closing):
             raise DataError(self.shown(relative), error.message) from error
 
     def _records(self, name: str, parse: Callable[[bytes, str], Parsed]) -> Parsed:
+        return parse(self._content(name), self.shown(name))
+
+    def _content(self, name: str) -> bytes:
         for folder in (name.partition("/")[0], DRIVER):
             if self.root.has_entry(folder) and not self.root.is_dir(folder):
                 kind = self.root.type_of(folder)
                 raise DataError(self.shown(folder), f"is a {kind}, expected a directory")
-        content = self.read(name, RECORDS_LIMIT) if self.root.has_entry(name) else b"[]"
-        return parse(content, self.shown(name))
+        return self.read(name, RECORDS_LIMIT) if self.root.has_entry(name) else b"[]"

@@ -184,6 +184,16 @@ def parse_images(content: bytes, where: str) -> tuple[ImageRecord, ...]:
     return _parse_all(content, where, _image)
 
 
+def parse_image(content: bytes, where: str, image_id: str) -> ImageRecord | None:
+    """The record of one image in ``images.json``, for a reader of a store that was read as a whole.
+
+    None when it is not there. Raises DataError as :func:`parse_images` does, but for its own entry alone.
+    """
+    entries = _entries(content, where)
+    own = next((fields for fields in entries if fields.raw.get("id") == image_id), None)
+    return _image(own) if own else None
+
+
 def dump_records(records: Iterable[Mapping[str, object]]) -> bytes:
     """Raw records as containers/storage writes them: one compact JSON array."""
     return json.dumps(list(records), separators=(",", ":"), ensure_ascii=False).encode()
