@@ -11,7 +11,6 @@ import fcntl
 import mmap
 import os
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 
 from installer_plugin.files.rootfs import Closing
 
@@ -27,6 +26,9 @@ class PieceReader(Closing):
     """Two buffers and a thread that fills one of them. Use as a context manager."""
 
     def __init__(self) -> None:
+        # Slow to load, and most processes of ours meet no large file.
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
         # Mapped, because O_DIRECT wants buffers that begin with a page.
         self._buffers = tuple(memoryview(mmap.mmap(-1, PIECE)) for _ in range(2))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="read")

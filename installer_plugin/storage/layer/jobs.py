@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,14 +181,23 @@ class ProvePart:
             take_turn = stack.enter_context(self.chunks.taken())
             if not layer.reading.content:
                 return prove_part(root, layer.claim, layer.reading, Part(take_turn, progress, None))
-            digest: Future[DiffId | None] | None = None
-            if self.number == 0:
-                thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="hash"))
-                digest = thread.submit(stack.enter_context(OrderedHash(self.pieces)).run)
+            digest = stack.enter_context(self._hashed()) if self.number == 0 else lambda: None
             with Preparer(self.pieces, self.number, progress) as preparer:
                 part = Part(take_turn, progress, preparer)
                 proof = prove_part(root, layer.claim, layer.reading, part)
-            return replace(proof, diff_id=digest.result() if digest else None)
+            return replace(proof, diff_id=digest())
+
+    @contextmanager
+    def _hashed(self) -> Iterator[Callable[[], DiffId | None]]:
+        """Hash what all prepare, in a thread; gives what waits for the digest."""
+        # Slow to load, and most processes of ours hash what they read themselves.
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="hash") as thread,
+            OrderedHash(self.pieces) as hashed,
+        ):
+            yield thread.submit(hashed.run).result
 
 
 def path_for_others(root: Rootfs) -> Path:
