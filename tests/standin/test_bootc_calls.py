@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import osroot
@@ -193,6 +193,26 @@ def test_store_is_made_by_a_call_that_lists_its_images(installed: Installed) -> 
     assert made.argv[1:] == ("--root", STORE, "--runroot", "/proc/self/fd/3", "images")
     assert made.store_mounts == 1
     assert made.auth
+
+
+@pytest.mark.parametrize("host", ["stand-in"], indirect=True)
+@pytest.mark.parametrize(
+    ("version", "labelled", "credentials"),
+    [("1.1.3", False, False), ("1.8.0", True, False), ("1.16.9", True, True)],
+)
+def test_what_older_versions_do_otherwise(
+    host: Host, loop_fs: LoopFsFactory, version: str, *, labelled: bool, credentials: bool
+) -> None:
+    """As lib/src/imgstorage.rs, later podstorage.rs, of bootc's tags has it."""
+    older = replace(host, env={**host.env, "STANDIN_VERSION": version})
+    seen = older.install(loop_fs("ext4", 2 << 30).mount)
+    (made,) = seen.of("podman", "--root")
+    assert bool(made.auth) == credentials
+    assert (seen.root / "ostree/bootc/storage/.bootc_labeled").exists() == labelled
+    assert sorted(call.argv for call in seen.of("podman", "image")) == [
+        ("podman", "image", "push", "--remove-signatures", name, f"{DESTINATION}{name}")
+        for name in host.bound
+    ]
 
 
 def test_order_of_an_installation(installed: Installed) -> None:

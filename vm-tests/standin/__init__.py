@@ -11,7 +11,8 @@ Environment:
   ``run/.containerenv`` names the image that is installed; without one the directory itself is.
 - ``STANDIN_VERSION``: behave like that version (default 1.16.9). Below 1.1.3 there is the hidden flag
   ``--skip-bound-images`` instead of ``--bound-images``, below 0.1.14 neither and no bound image is
-  copied; ``BOOTC_EXP_EXTERNAL_CONTAINER_TOOL`` counts from 1.16.0.
+  copied; the store is labelled from 1.1.7, podman gets ``REGISTRY_AUTH_FILE`` there from 1.12.0, and
+  ``BOOTC_EXP_EXTERNAL_CONTAINER_TOOL`` counts from 1.16.0. How an image is pushed is the same in all.
 - ``STANDIN_FAIL_AT``: fail before a step, to see what callers do: ``resolve``, ``store``, ``deploy``,
   ``bootloader``, ``bound-images`` or ``finalize``.
 - ``STANDIN_PAUSE_AT=STEP:FILE``: make that file before the step, and wait until it is gone.

@@ -84,7 +84,7 @@ def _install_ostree(setup: Setup, options: Options, root: Path, wanted: Wanted) 
     images = _declared(setup, options.bound_images)
     init_repository(root, wanted.stateroot)
     setup.reach("store")
-    store = BootcStore(root, setup.podman)
+    store = BootcStore(root, setup)
     store.create()
     setup.reach("deploy")
     deploy(root, wanted)
@@ -96,7 +96,8 @@ def _install_ostree(setup: Setup, options: Options, root: Path, wanted: Wanted) 
             store.pull(image)
         else:
             store.push(image)
-    store.label(setup.root)
+    if setup.labels_store:
+        store.label(setup.root)
     check_deployed(root)
 
 

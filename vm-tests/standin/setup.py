@@ -65,6 +65,16 @@ class Setup:
         """Whether the older, hidden `--skip-bound-images` is known."""
         return (0, 1, 14) <= self.version < (1, 1, 3)
 
+    @property
+    def gives_credentials(self) -> bool:
+        """Whether podman gets a file of credentials for all that it does in the store."""
+        return self.version >= (1, 12, 0)
+
+    @property
+    def labels_store(self) -> bool:
+        """Whether the store is labelled, and stamped."""
+        return self.version >= (1, 1, 7)
+
     def reach(self, step: str) -> None:
         """Wait or fail here if a test wants that; raises InstallError."""
         if self.pause and self.pause[0] == step:

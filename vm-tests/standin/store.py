@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from standin.process import InstallError, run
+from standin.setup import Setup
 
 ALIAS = Path("/run/bootc/storage")
 BOOTC_ROOT = "ostree/bootc"
@@ -29,10 +30,11 @@ exec "$@"
 class BootcStore:
     """`ostree/bootc/storage` below a physical root."""
 
-    def __init__(self, physical_root: Path, tool: str) -> None:
+    def __init__(self, physical_root: Path, setup: Setup) -> None:
         self._bootc = physical_root / BOOTC_ROOT
         self.path = self._bootc / "storage"
-        self._tool = tool
+        self._tool = setup.podman
+        self._gives_credentials = setup.gives_credentials
 
     def create(self) -> None:
         """Make the empty store, complete or not at all; one that exists is used as it is."""
@@ -70,6 +72,9 @@ class BootcStore:
 
     def _podman(self, store: Path, words: Sequence[str]) -> None:
         argv = (self._tool, "--root", str(ALIAS), "--runroot", "/proc/self/fd/3", *words)
+        if not self._gives_credentials:
+            self._in_alias(store, argv)
+            return
         with tempfile.NamedTemporaryFile(prefix="standin-auth-") as auth:
             auth.write(b"{}")
             auth.flush()
