@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ PRODUCT = (sys.executable, "-m", "installer_plugin")
 COPY_ALONE = (sys.executable, "-m", "tests.bench.copy_alone")
 
 Commands = Sequence[Sequence[str]]
+Installer = Callable[["Setting", str | None], Commands]
+"""The commands of a whole installation: ours `during` or `after` bootc's, or bootc alone (None)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,9 @@ class Setting:
     target: Path
     """Mount point of the file system."""
     run_root: Path
+    kind: str
+    """The file system that is installed to."""
+    installer: Installer | None = None
 
     @property
     def target_store(self) -> Path:
@@ -81,6 +86,21 @@ def ours_alone(setting: Setting) -> Commands:
     """The direct engine's copying stage without verification."""
     return [(*COPY_ALONE, str(setting.store.root), str(setting.source_root), str(setting.target))]
 
+
+def _install(when: str | None) -> Callable[[Setting], Commands]:
+    def way(setting: Setting) -> Commands:
+        assert setting.installer
+        return setting.installer(setting, when)
+
+    return way
+
+
+INSTALLS = {
+    "bootc alone": _install(None),
+    "ours during": _install("during"),
+    "ours after": _install("after"),
+}
+"""Together the way ``install``."""
 
 WAYS = {
     "bootc": bootc,
