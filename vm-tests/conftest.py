@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "vm: installs and boots in QEMU")
+    config.addinivalue_line("markers", "bootc: needs bootc itself")
     config.addinivalue_line("markers", "standin(reason): cannot be shown with bootc itself")
     config.addinivalue_line("markers", "slow: left out unless all cases are asked for")
     # Told to end, clean up as after Ctrl-C.
@@ -53,6 +54,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.vm)
+    if not config.getoption("--bootc"):
+        items[:] = [item for item in items if not item.get_closest_marker("bootc")]
     parts: list[str] = config.getoption("--case")
     if parts:
         items[:] = [item for item in items if any(part in case_name(item) for part in parts)]

@@ -57,6 +57,9 @@ class Container:
 
     def command(self, place: Path, argv: Sequence[str]) -> Command:
         """A command in it, as in an installer's container; `place` is seen inside, too."""
+        # The image's podman notes a network backend there that the host's podman may not have, and
+        # bootc asks the host's about the image.
+        (self.store.root / "defaultNetworkBackend").unlink(missing_ok=True)
         program = ("chroot", str(place / "container"), *argv)
         words = (str(self.root), str(place), self.name, self.image_id, *program)
         base = self.store.root.parent
