@@ -130,12 +130,13 @@ def _built_text(built: run.Built) -> str:
         return f"{plan}\nwould be on the disk; nothing was built"
     if not built.exports:
         return report.NOTHING
-    return "\n".join(
-        report.verified_text(each.images, str(each.path))
-        if not each.not_opened
-        else f"{each.path}: not opened ({each.not_opened}); proven while it was built"
-        for each in built.exports
-    )
+    return "\n".join(map(_export_text, built.exports))
+
+
+def _export_text(export: Export) -> str:
+    if export.not_opened:
+        return f"{export.path}: not opened ({export.not_opened}); proven while it was built"
+    return f"{report.verified_text(export.images, str(export.path))}\nreceipt: {export.receipt}"
 
 
 image_builder = _command(
@@ -147,6 +148,10 @@ image_builder = _command(
     passed through:
 
         bootc-bound-images image-builder build qcow2 --bootc-ref localhost/os:1
+
+    The OS image and its bound images come from this machine's store (podman pull). What is missing is
+    reported before anything is built. Each disk is opened and proven when it is finished, and has its
+    receipt next to it: DISK.bound-images.json.
     """,
 )
 bootc_image_builder = _command(
@@ -154,6 +159,8 @@ bootc_image_builder = _command(
     """The same `bootc-image-builder` command line, with the bound images in every disk it makes.
 
         bootc-bound-images bootc-image-builder build --type qcow2 localhost/os:1
+
+    See `image-builder --help` of this program for the rest.
     """,
 )
 

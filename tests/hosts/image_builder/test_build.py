@@ -127,6 +127,7 @@ def test_the_disk_has_the_images_that_its_system_declares(machine: Pipeline) -> 
     assert "mode: stage (the build root has a Python for our stage)" in done.stderr
     assert f"monitor: stage {STAGE}" in done.stdout
     assert "osbuild: True" in done.stdout
+    assert f"receipt: {machine.output}/small.raw{RECEIPT}\n" in done.stdout
     require_proven(machine, machine.output / "small.raw", APP, OTHER, SMALL)
 
 
