@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from installer_plugin.errors import DataError, HostError, VerificationError
+from installer_plugin.errors import CopyError, DataError, HostError, Problem, VerificationError
+from installer_plugin.events import Events, after_failure
 from installer_plugin.expectations import expected_of_resolved
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.hosts.image_builder.os_content import OsImageContent
@@ -17,12 +19,16 @@ from installer_plugin.opening import on_target, require_target
 from installer_plugin.pipeline import DOING, WITHOUT_CONTENT, copy_images, verify_target
 from installer_plugin.receipt import with_checks
 from installer_plugin.request import IMAGE_PREFIX, TARGET_ITSELF, Work
+from installer_plugin.stages.verify import HINT as VERIFY_HINT
 
 STAGE = "exports"
 RECEIPT_ENDING = ".bound-images.json"
 """Added to the name of a disk."""
+UNPROVEN_ENDING = ".unproven"
+"""Added to the name of a disk that is refuted."""
 BESIDE = frozenset((".json", ".buildlog", ".progress", ".upload-result", ".log", ".txt", ".xml"))
 """Endings of what image-builder leaves beside its artifacts."""
+HINT = "build it again; if that does not help, the store's image is damaged: pull it again"
 _HEAD = 0x8806
 _PACKED: tuple[tuple[int, bytes, str], ...] = (
     (0x8001, b"CD001", "an ISO 9660 image"),
@@ -104,9 +110,28 @@ def prove_exports(outcome: BuildOutcome, build: Build, work: Work) -> Iterator[E
             work.events.warn(STAGE, f"{path}: {said}")
             yield Export(path=path, not_opened=packed)
         else:
-            if outcome.mode != Mode.STAGE:
-                _fill(path, build, work)
-            yield _proven(path, build, work)
+            with _set_aside_on_failure(path, work.events):
+                if outcome.mode != Mode.STAGE:
+                    _fill(path, build, work)
+                export = _proven(path, build, work)
+            yield export
+
+
+@contextmanager
+def _set_aside_on_failure(path: Path, events: Events) -> Iterator[None]:
+    """Have a disk that lacks images, or has others, not stand where somebody would take it for good."""
+    try:
+        yield
+    except (CopyError, VerificationError) as error:
+        aside = path.with_name(path.name + UNPROVEN_ENDING)
+        with after_failure(events, STAGE, f"setting {path} aside"):
+            path.rename(aside)
+            events.warn(STAGE, f"{path} is set aside as {aside.name}: do not use it")
+        raise error.retold(_in_a_build) from error
+
+
+def _in_a_build(problem: Problem) -> Problem:
+    return replace(problem, hint=HINT) if problem.hint == VERIFY_HINT else problem
 
 
 def _fill(path: Path, build: Build, work: Work) -> None:
