@@ -118,12 +118,19 @@ def _tree(root: int) -> list[int]:
     while queue:
         pid = queue.pop()
         found.append(pid)
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for task in _threads(pid):
             try:
-                queue += map(int, task.read_text().split())
+                queue += map(int, (task / "children").read_text().split())
             except (FileNotFoundError, ProcessLookupError):
                 continue  # the thread has ended
     return found
+
+
+def _threads(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return []  # the process has ended
 
 
 def _pss(pid: int) -> int:
