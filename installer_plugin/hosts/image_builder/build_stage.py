@@ -25,8 +25,9 @@ from installer_plugin.events import Events, sink_for
 from installer_plugin.fields import Fields
 from installer_plugin.files.outlet import Outlet, say
 from installer_plugin.hosts.image_builder.manifest import CONTENT, LATER
+from installer_plugin.hosts.image_builder.rewrite import Wanted
 from installer_plugin.image_json import Document
-from installer_plugin.model import ResolvedImage
+from installer_plugin.model import ImageId, ManifestDigest, ResolvedImage
 from installer_plugin.opening import Opened
 from installer_plugin.pipeline import DOING, WITHOUT_CONTENT, looked_at
 from installer_plugin.process.runner import Runner
@@ -39,29 +40,19 @@ from installer_plugin.steps import receipt_of
 SCHEMA = "bootc-bound-images/osbuild/1"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Named:
-    """An image by all that a manifest says of it."""
-
-    reference: str
-    id: str
-    """With ``sha256:``."""
-    digest: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What a stage has to say."""
 
     request: Request
-    images: frozenset[Named]
+    images: frozenset[Wanted]
     """What the manifest has."""
     content: bool
     """Whether the content of the images is to be read from the disk: else somebody does it later."""
 
 
 def parse_asked(data: Fields) -> Asked:
-    """The arguments of our stage, whose options osbuild has held against its schema; raises DataError."""
+    """The arguments of our stage, which osbuild has checked against its schema; raises DataError."""
     options = data.inner("options")
     return Asked(
         request=Request(
@@ -71,14 +62,18 @@ def parse_asked(data: Fields) -> Asked:
             receipt_source=IMAGE_PREFIX + options.inner("source").text("reference"),
         ),
         images=frozenset(
-            Named(each.text("reference"), each.text("id"), each.text("digest"))
+            Wanted(
+                reference=each.text("reference"),
+                id=ImageId(each.text("id").removeprefix("sha256:")),
+                digest=ManifestDigest(each.text("digest")),
+            )
             for each in options.objects("images")
         ),
         content=options.optional(CONTENT, str) != LATER,
     )
 
 
-def main(_words: Sequence[str]) -> NoReturn:
+def main() -> NoReturn:
     """Serve one stage: its arguments are on stdin."""
     events = Events([sink_for(sys.stderr, Outlet.of(sys.stderr))])
     try:
@@ -106,9 +101,9 @@ def brought(asked: Asked, work: Work) -> Document:
     return {"schema": SCHEMA, "images": entries_of(receipt_of(work, known))}
 
 
-def require_declared(found: Sequence[ResolvedImage], expected: frozenset[Named]) -> None:
+def require_declared(found: Sequence[ResolvedImage], expected: frozenset[Wanted]) -> None:
     """Raise PreflightError where the installed system and the manifest do not name the same images."""
-    seen = {Named(each.bound.reference, f"sha256:{each.image_id}", each.digest) for each in found}
+    seen = frozenset(map(Wanted.of, found))
     differences = (
         ("is declared by the installed system, and not in the manifest", seen - expected),
         ("is in the manifest, and not declared by the installed system", expected - seen),
@@ -116,11 +111,11 @@ def require_declared(found: Sequence[ResolvedImage], expected: frozenset[Named])
     problems = [
         Problem(
             subject=each.reference,
-            message=f"{message} (image {each.id}, digest {each.digest})",
+            message=f"{message} (image sha256:{each.id}, digest {each.digest})",
             hint="make the manifest again",
         )
         for message, images in differences
-        for each in sorted(images)
+        for each in sorted(images, key=lambda each: each.reference)
     ]
     if problems:
         raise PreflightError(*problems)

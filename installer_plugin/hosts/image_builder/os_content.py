@@ -27,8 +27,4 @@ class OsImageContent:
     @property
     def payload(self) -> Payload:
         """The same as a manifest needs it."""
-        wanted = (
-            Wanted(reference=each.bound.reference, id=each.image_id, digest=each.digest)
-            for each in self.images
-        )
-        return Payload(images=tuple(wanted), created=self.created)
+        return Payload(images=tuple(map(Wanted.of, self.images)), created=self.created)

@@ -33,7 +33,7 @@ from installer_plugin.hosts.image_builder.manifest import (
     Manifest,
     require_installs,
 )
-from installer_plugin.model import ImageId, ManifestDigest
+from installer_plugin.model import ImageId, ManifestDigest, ResolvedImage
 
 SOURCE = "org.osbuild.source"
 PROGRAM_INPUT = "program"
@@ -59,6 +59,11 @@ class Wanted:
     """The literal ``Image=`` string."""
     id: ImageId
     digest: ManifestDigest
+
+    @classmethod
+    def of(cls, image: ResolvedImage) -> Wanted:
+        """The image as a manifest names it."""
+        return cls(reference=image.bound.reference, id=image.image_id, digest=image.digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
