@@ -110,7 +110,7 @@ def prove_exports(outcome: BuildOutcome, build: Build, work: Work) -> Iterator[E
             work.events.warn(STAGE, f"{path}: {said}")
             yield Export(path=path, not_opened=packed)
         else:
-            with _set_aside_on_failure(path, work.events):
+            with _renamed_on_failure(path, work.events):
                 if outcome.mode != Mode.STAGE:
                     _fill(path, build, work)
                 export = _proven(path, build, work)
@@ -118,15 +118,15 @@ def prove_exports(outcome: BuildOutcome, build: Build, work: Work) -> Iterator[E
 
 
 @contextmanager
-def _set_aside_on_failure(path: Path, events: Events) -> Iterator[None]:
+def _renamed_on_failure(path: Path, events: Events) -> Iterator[None]:
     """Have a disk that lacks images, or has others, not stand where somebody would take it for good."""
     try:
         yield
     except (CopyError, VerificationError) as error:
         aside = path.with_name(path.name + UNPROVEN_ENDING)
-        with after_failure(events, STAGE, f"setting {path} aside"):
+        with after_failure(events, STAGE, f"renaming {path}"):
             path.rename(aside)
-            events.warn(STAGE, f"{path} is set aside as {aside.name}: do not use it")
+            events.warn(STAGE, f"{path} was renamed to {aside.name}: do not use it")
         raise error.retold(_in_a_build) from error
 
 

@@ -250,7 +250,7 @@ def test_what_happens_to_a_disk_behind_our_stage_is_found(machine: Pipeline) -> 
 
 def require_set_aside(machine: Pipeline, done: subprocess.CompletedProcess[str]) -> None:
     disk = machine.output / "small.raw"
-    assert f"{disk} is set aside as small.raw.unproven: do not use it" in done.stderr
+    assert f"{disk} was renamed to small.raw.unproven: do not use it" in done.stderr
     assert (
         "hint: build it again; if that does not help, the store's image is damaged" in done.stderr
     )
