@@ -33,6 +33,7 @@ from installer_plugin.model import (
     CopiedImage,
     Expected,
     Finding,
+    ImageId,
     ResolvedImage,
     VerifiedImage,
 )
@@ -196,16 +197,19 @@ def labelled(work: Work, opened: Opened, known: Known) -> Known:
 
 def verified(work: Work, opened: Opened, known: Known) -> Known:
     """Prove what was copied, and what is declared; what is refuted is taken away again."""
-    return _verified(work, opened, known, VerifyOptions(workers=work.request.jobs))
+    return _verified(work, opened, known, frozenset())
 
 
 def compared(work: Work, opened: Opened, known: Known) -> Known:
     """The same but for the content of files, which somebody reads from the finished disk."""
     images = frozenset(each.resolved.image_id for each in known.copied or ())
-    return _verified(work, opened, known, VerifyOptions(workers=work.request.jobs, proven=images))
+    return _verified(work, opened, known, images)
 
 
-def _verified(work: Work, opened: Opened, known: Known, options: VerifyOptions) -> Known:
+def _verified(
+    work: Work, opened: Opened, known: Known, without_content: frozenset[ImageId]
+) -> Known:
+    options = VerifyOptions(workers=work.request.jobs, proven=without_content)
     target = require_target(work.request)
     images = [each.resolved for each in known.copied or ()]
     demands = merged((*expected_of_bound(known.bound, ""), *expected_of_resolved(images)))

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from installer_plugin.block.probe import BlockNode, Loop, list_loops, lsblk_argv, parse_lsblk
+from installer_plugin.block.undo_steps import SYSFS
 from installer_plugin.errors import HostError, Problem
 from installer_plugin.process.runner import Command, Runner
 
 SWAP = "[SWAP]"
-SYSFS_BLOCK = Path("/sys/block")
 DETACH_SECONDS = 2.0
 """How long a loop device that is being detached is waited for: who looks at it takes milliseconds."""
 DETACH_POLL_SECONDS = 0.02
@@ -92,6 +92,6 @@ def _loop_on(image: Path, runner: Runner) -> Loop | None:
 def _autoclear(loop: Path) -> bool:
     """Whether the kernel detaches a loop device when its last user closes it."""
     try:
-        return (SYSFS_BLOCK / loop.name / "loop/autoclear").read_text().strip() == "1"
+        return (SYSFS / "class/block" / loop.name / "loop/autoclear").read_text().strip() == "1"
     except FileNotFoundError:
         return True  # it has just gone
