@@ -24,6 +24,7 @@ from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.lockfile import LockedImage, parse_lock
 from installer_plugin.model import Platform
+from installer_plugin.process.pool import Crew
 from installer_plugin.request import IMAGE_PREFIX, Request, Work
 from installer_plugin.storage.base import TRANSPORTS
 from installer_plugin.storage.source.containers_conf import (
@@ -101,6 +102,7 @@ class Opened:
         self._stack = ExitStack()
         self._root: Rootfs | None = None
         self._sources: Sources | None = None
+        self._crew: Crew | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +127,13 @@ class Opened:
                     open_stores(self._work, platform_of(self.root))
                 )
         return self._sources
+
+    @property
+    def crew(self) -> Crew:
+        """Processes of ours that share work, kept for all that is done with the request."""
+        if self._crew is None:
+            self._crew = self._stack.enter_context(Crew(self._work.runner))
+        return self._crew
 
 
 @contextmanager

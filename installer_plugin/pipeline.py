@@ -173,7 +173,7 @@ def verify_target(
             if inner.request.require_bound_images:
                 raise nothing_bound(str(target.physical_root))
             return ()
-        images = prove(inner, demands.expected, policy, options)
+        images = prove(inner, opened.crew, demands.expected, policy, options)
         shown = disk.shown if disk else str
         return tuple(replace(image, where=shown(image.where)) for image in images)
 

@@ -38,6 +38,7 @@ from installer_plugin.model import (
     VerifiedImage,
 )
 from installer_plugin.opening import Opened, read_lock, require_target, scratch_places
+from installer_plugin.process.pool import Crew
 from installer_plugin.receipt import Receipt
 from installer_plugin.request import Work
 from installer_plugin.stages.copy import CopyOptions, copy, rolled_back_on_failure
@@ -151,7 +152,7 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
             whole=known.whole,
         )
         work.events.step("preflight", "checking tools, space and target")
-        found = preflight(plan, work.runner)
+        found = preflight(plan, opened.crew, work.runner)
         problems = (*found.problems, *receipt_problems(work.request.receipts))
     declared = ((image.reference, finding) for image in known.bound for finding in image.findings)
     findings = (*declared, *bootc_findings(known.images))
@@ -161,7 +162,9 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
 def _with_engines(work: Work, opened: Opened, known: Known) -> Known:
     with configured():
         signatures = load_policy(work.context.system)
-        surroundings = Surroundings(opened.sources.graph_roots, signatures, work.runner)
+        surroundings = Surroundings(
+            opened.sources.graph_roots, signatures, opened.crew, work.runner
+        )
         selected = select_engines(work.request.engine, known.images, surroundings)
     return replace(known, selected=selected)
 
@@ -218,11 +221,12 @@ def _verified(
     with configured():
         policy = policy_for(target, opened)
     with retracted_if_refuted(known.copied or (), target, work.events):
-        return replace(known, verified=prove(work, demands, policy, options))
+        return replace(known, verified=prove(work, opened.crew, demands, policy, options))
 
 
 def prove(
     work: Work,
+    crew: Crew,
     expected: Sequence[Expected],
     policy: Policy | None,
     options: VerifyOptions | None = None,
@@ -232,7 +236,7 @@ def prove(
     options = options or VerifyOptions(workers=work.request.jobs)
     try:
         with GraphRoot.open(target.graph_root) as store:
-            proofs = verify(store, expected, work.events, work.runner, options)
+            proofs = verify(store, expected, work.events, crew, options)
     except DataError as error:
         hint = "the images are not on the target: copy them"
         raise VerificationError(error.problem(hint=hint)) from error

@@ -1,18 +1,23 @@
 """Has jobs done, by several processes where there is enough to do.
 
 Threads would not share the work: every call into the kernel gives the interpreter's lock away, and with
-thousands of small files most of the time would be spent on getting it back.
+thousands of small files most of the time would be spent on getting it back. A thread for each process
+only passes on what is said.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import threading
-from collections import Counter
-from collections.abc import Container, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Self
 
 from installer_plugin.process.pool_worker import (
     Ended,
@@ -21,8 +26,8 @@ from installer_plugin.process.pool_worker import (
     Job,
     Message,
     Moved,
-    Share,
     SharedJob,
+    Tell,
     work_off,
 )
 from installer_plugin.process.processors import usable_processors
@@ -33,175 +38,255 @@ from installer_plugin.process.runner import (
     bound_to_us_argv,
     our_program_argv,
 )
+from installer_plugin.process.schedule import Needs, Schedule, Task, can_be_shared
 
 PROGRAM = "installer_plugin.process.pool_worker"
 MAX_WORKERS = 4
 """More processes than this wait for the disk."""
 WORTH_A_PROCESS = 512 << 20
 """Bytes of work below which it takes longer to start processes than they save."""
-WORTH_SHARING = 256 << 20
-"""Shareable bytes of one job below which it is done by one process, whatever the others do meanwhile."""
-EQUAL_ENOUGH = 1.15
-"""The most that a worker may have to do, in fair parts, before large jobs are shared."""
+WORTH_ANOTHER = 32 << 20
+"""The same when processes were started before, for other jobs."""
 END_SECONDS = 0.05
 """How often processes that are still running are ended."""
+NOTHING: Needs = MappingProxyType({})
 
 
-def do_jobs(
-    jobs: Sequence[Job], runner: Runner, workers: int | None = None
-) -> Generator[Moved | Ended]:
-    """Have *jobs* done, begun in their order, and say how it goes; close the iterator to stop.
+class Crew:
+    """Does jobs. Its processes are started when they are first worth it, and kept for the next jobs.
 
-    *workers*: how many at the same time, None for as many as are worth it. Raises the OSError or
-    DataError of a job, and CommandError for a process that ends without an answer; all work has ended
-    by then.
+    A context manager; all of them have ended when it is left.
     """
-    crew = _Crew(runner.another())
-    with ExitStack() as common:
-        shares = _assigned(jobs, workers or _worthwhile(jobs), common)
-        work = crew.work if len(shares) > 1 else crew.work_here
-        with ThreadPoolExecutor(max(len(shares), 1), thread_name_prefix="crew") as pool:
-            members = [pool.submit(work, share) for share in shares]
-            try:
-                yield from _joined(crew.said(members), jobs, shares)
-            finally:
-                crew.end(members)
 
+    def __init__(self, runner: Runner) -> None:
+        """*runner*: of the kind that the processes are started by."""
+        self._runner = runner.another()
+        """For us alone: all that it has started is ended with us."""
+        self._workers: list[_Process] = []
 
-def _assigned(jobs: Sequence[Job], workers: int, common: ExitStack) -> list[Share]:
-    """The jobs of each of *workers*: first its parts of those that all do together, then whole ones.
+    def __enter__(self) -> Self:
+        return self
 
-    *common* keeps what the parts share. Parts come in the same order for all: nobody waits for
-    somebody who waits for him.
-    """
-    together = set(worth_sharing(jobs, workers))
-    parts: list[list[tuple[int, Job]]] = [[] for _ in range(workers)]
-    for index, job in _chosen(jobs, together):
-        own = common.enter_context(job.parts(workers))
-        for worker, part in enumerate(own):
-            parts[worker].append((index, part))
-    whole = [(index, job) for index, job in enumerate(jobs) if index not in together]
-    shares = shared_out([job for _, job in whole], workers)
-    renumbered = [[(whole[number][0], job) for number, job in share] for share in shares]
-    renumbered += [[] for _ in range(workers - len(renumbered))]
-    return [share for share in map(list.__add__, parts, renumbered) if share]
+    def __exit__(self, *_: object) -> None:
+        self._dismiss()
 
+    def do(
+        self, jobs: Sequence[Job], needs: Needs = NOTHING, workers: int | None = None
+    ) -> Generator[Moved | Ended]:
+        """Have *jobs* done, begun in their order, and say how it goes; close the iterator to stop.
 
-def _chosen(jobs: Sequence[Job], chosen: Container[int]) -> Iterator[tuple[int, SharedJob]]:
-    """The chosen jobs, each with its number."""
-    for index, job in enumerate(jobs):
-        if index in chosen and isinstance(job, SharedJob):
-            yield index, job
+        *workers*: how many at the same time, None for as many as are worth it. Raises the OSError or
+        DataError of a job, and CommandError for a process that ends without an answer; all work has
+        ended by then.
+        """
+        count = workers or self.worth(jobs)
+        if not any(map(can_be_shared, jobs)):
+            count = min(count, len(jobs))
+        with ExitStack() as common:
+            schedule = Schedule(jobs, needs, count, common)
+            if count > 1:
+                yield from _joined(self._by_processes(schedule, count), jobs)
+            elif jobs:
+                yield from _joined(_done_here(schedule), jobs)
 
+    def worth(self, jobs: Sequence[Job]) -> int:
+        """How many workers *jobs* are worth."""
+        least = WORTH_ANOTHER if self._workers else WORTH_A_PROCESS
+        if sum(job.weight for job in jobs) < least:
+            return 1
+        return min(usable_processors(), MAX_WORKERS)
 
-def worth_sharing(jobs: Sequence[Job], workers: int) -> Iterator[int]:
-    """Numbers of the jobs that would keep one worker busy when the others have nothing left to do.
+    def _by_processes(self, schedule: Schedule, count: int) -> Generator[Moved | _Results]:
+        self._workers = [worker for worker in self._workers if not worker.thread.done()]
+        while len(self._workers) < count:
+            self._workers.append(_Process(self._runner))
+        workers = self._workers[:count]
+        work = _Work(schedule, [worker.give for worker in workers])
+        finished = False
+        try:
+            for number, worker in enumerate(workers):
+                worker.listen(partial(work.hear, number))
+            work.begin()
+            yield from work.said()
+            finished = True
+        finally:
+            for worker in workers:
+                worker.listen(None)
+            if not finished:
+                work.stop()
+                self._end()
 
-    None while whole jobs keep all of them about equally busy: what is shared is begun by each of them.
-    """
-    fair = sum(job.weight for job in jobs) / workers
-    most = max((_load(share) for share in shared_out(jobs, workers)), default=0)
-    if most <= fair * EQUAL_ENOUGH:
-        return
-    for index, job in enumerate(jobs):
-        large = job.weight >= fair / 2
-        if large and isinstance(job, SharedJob) and job.shareable >= WORTH_SHARING:
-            yield index
+    def _end(self) -> None:
+        """Return when no process works any more, whatever it was doing."""
+        while not all(worker.thread.done() for worker in self._workers):
+            self._runner.end_all()
+            wait([worker.thread for worker in self._workers], timeout=END_SECONDS)
+        self._dismiss()
 
-
-def _load(share: Share) -> int:
-    return sum(job.weight for _, job in share)
-
-
-def shared_out(jobs: Sequence[Job], workers: int) -> list[Share]:
-    """The jobs of each of *workers*: every job goes to the one with the least to do so far."""
-    shares: list[list[tuple[int, Job]]] = [[] for _ in range(workers)]
-    loads = [0] * workers
-    for index, job in enumerate(jobs):
-        least = loads.index(min(loads))
-        shares[least].append((index, job))
-        loads[least] += max(job.weight, 1)
-    return [share for share in shares if share]
-
-
-def _joined(
-    said: Iterator[Moved | Ended], jobs: Sequence[Job], shares: Sequence[Share]
-) -> Generator[Moved | Ended]:
-    """The same, but a job ends once: with its last part."""
-    parts = Counter(index for share in shares for index, job in share if job is not jobs[index])
-    results: dict[int, list[object]] = {index: [] for index in parts}
-    for message in said:
-        if not isinstance(message, Ended) or message.index not in results:
-            yield message
-            continue
-        results[message.index].append(message.result)
-        job = jobs[message.index]
-        if len(results[message.index]) == parts[message.index] and isinstance(job, SharedJob):
-            yield Ended(message.index, job.joined(results.pop(message.index)))
-
-
-def _worthwhile(jobs: Sequence[Job]) -> int:
-    if sum(job.weight for job in jobs) < WORTH_A_PROCESS:
-        return 1
-    return min(usable_processors(), MAX_WORKERS)
+    def _dismiss(self) -> None:
+        """Let the processes end, which have nothing to do."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
 
 
 class _Stopped(Exception):  # noqa: N818 - ends a thread's work, is never reported
     """Nobody listens any more."""
 
 
-class _Crew:
-    """Threads that look after one process each, or a single one that does the work itself."""
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """A job has ended; what it has given, or each of its parts."""
+
+    index: int
+    results: Sequence[object]
+
+
+class _Process:
+    """A process that does one job after the other, and the thread that hears what it says."""
 
     def __init__(self, runner: Runner) -> None:
-        """*runner* is for us alone: all that it has started is ended with us."""
-        self._runner = runner
-        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._jobs = os.pipe()
+        pipe = f"/proc/{os.getpid()}/fd/{self._jobs[0]}"
+        argv = bound_to_us_argv(our_program_argv(PROGRAM, pipe))
+        self._command = Command(argv=argv, purpose="work on layers", umask=0)
+        self._lock = threading.Lock()
+        self._hear: Tell | None = None
+        self._failed: Failed | None = None
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="crew")
+        self.thread = self._threads.submit(self._follow, runner)
+        """Runs as long as the process does."""
+
+    def give(self, task: Task) -> None:
+        """Have *task* done next."""
+        os.write(self._jobs[1], pickle.dumps((task.index, task.job)))
+
+    def listen(self, hear: Tell | None) -> None:
+        """Say what is said to *hear*, also that the process has failed before; None for nobody."""
+        with self._lock:
+            self._hear = hear
+            if hear and self._failed:
+                hear(self._failed)
+
+    def close(self) -> None:
+        """Let the process end and wait for it; raises what none of its messages may raise."""
+        for fd in self._jobs:
+            os.close(fd)
+        self._threads.shutdown()
+        self.thread.result()
+
+    def _follow(self, runner: Runner) -> None:
+        failed = Failed(CommandError(self._command, "ended without an answer", ""))
+        try:
+            runner.follow(self._command, Inbox(self._said).add)
+        except CommandError as error:
+            failed = Failed(error)
+        except _Stopped:
+            return
+        finally:
+            with self._lock:
+                self._failed = failed
+                if self._hear:
+                    self._hear(failed)
+
+    def _said(self, message: Message) -> None:
+        if self._hear is None:
+            raise _Stopped
+        self._hear(message)
+
+
+class _Work:
+    """Jobs on their way: hands them out to those who are free, and passes on what is said of them."""
+
+    def __init__(self, schedule: Schedule, workers: Sequence[Callable[[Task], None]]) -> None:
+        """*workers*: what gives each of them a task."""
+        self._schedule = schedule
+        self._workers = workers
+        self._free = set(range(len(workers)))
+        self._lock = threading.Lock()
+        self._messages: queue.SimpleQueue[Moved | _Results | Failed | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
 
-    def work(self, share: Share) -> None:
-        """Have a process do *share*."""
-        argv = bound_to_us_argv(our_program_argv(PROGRAM))
-        command = Command(argv=argv, purpose=f"work on {len(share)} layers", umask=0)
-        try:
-            self._runner.follow(command, Inbox(self._tell).add, stdin=pickle.dumps(share))
-        except CommandError as error:
-            self._tell(Failed(error))
-        finally:
-            self._messages.put(None)
+    def begin(self) -> None:
+        """Give every worker what there is for it."""
+        with self._lock:
+            self._hand_out()
 
-    def work_here(self, share: Share) -> None:
-        """Do *share* in this thread."""
-        try:
-            work_off(share, self._tell)
-        finally:
-            self._messages.put(None)
-
-    def said(self, members: Sequence[Future[None]]) -> Iterator[Moved | Ended]:
-        """What all *members* say, until they have ended or one of them has failed."""
-        ended = 0
-        while ended < len(members):
-            message = self._messages.get()
-            if isinstance(message, Failed):
-                raise message.error
-            if message is None:
-                ended += 1
-            else:
-                yield message
-        for member in members:
-            member.result()
-
-    def end(self, members: Sequence[Future[None]]) -> None:
-        """Return when no member works any more, whatever it was doing."""
+    def stop(self) -> None:
+        """Have whoever says something more stop."""
         self._stopped.set()
-        for member in members:
-            member.cancel()
-        while not all(member.done() for member in members):
-            if len(members) > 1:
-                self._runner.end_all()
-            wait(members, timeout=END_SECONDS)
 
-    def _tell(self, message: Message) -> None:
+    def hear(self, worker: int, message: Message) -> None:
+        """Take what *worker* says, and give it the next task."""
         if self._stopped.is_set():
             raise _Stopped
-        self._messages.put(message)
+        if not isinstance(message, Ended):
+            self._messages.put(message)
+            return
+        with self._lock:
+            results = self._schedule.ended(message.index, message.result)
+            if results is not None:
+                self._messages.put(_Results(message.index, results))
+            self._free.add(worker)
+            self._hand_out()
+
+    def over(self) -> None:
+        """End :meth:`said`."""
+        self._messages.put(None)
+
+    def said(self) -> Generator[Moved | _Results]:
+        """What is said until all is done; raises the error of the first job that fails."""
+        while (message := self._messages.get()) is not None:
+            if isinstance(message, Failed):
+                raise message.error
+            yield message
+
+    def _hand_out(self) -> None:
+        try:
+            for worker in sorted(self._free):
+                task = self._schedule.next_for(worker)
+                if task:
+                    self._free.remove(worker)
+                    self._workers[worker](task)
+        except OSError as error:
+            self._messages.put(Failed(error))
+        if self._schedule.done:
+            self.over()
+
+
+def _done_here(schedule: Schedule) -> Generator[Moved | _Results]:
+    """Do all jobs one after the other in a thread, so that it can be said how it goes."""
+    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+    work = _Work(schedule, [tasks.put])
+    with ThreadPoolExecutor(1, thread_name_prefix="crew") as threads:
+        thread = threads.submit(_work_here, tasks, work)
+        try:
+            work.begin()
+            yield from work.said()
+        finally:
+            work.stop()
+            tasks.put(None)
+        thread.result()
+
+
+def _work_here(tasks: queue.SimpleQueue[Task | None], work: _Work) -> None:
+    try:
+        with suppress(_Stopped):
+            while task := tasks.get():
+                work_off(task.index, task.job, partial(work.hear, 0))
+    finally:
+        work.over()
+
+
+def _joined(said: Generator[Moved | _Results], jobs: Sequence[Job]) -> Generator[Moved | Ended]:
+    """The same, with one result for each job."""
+    with closing(said):
+        for message in said:
+            if isinstance(message, Moved):
+                yield message
+                continue
+            job, results = jobs[message.index], message.results
+            if len(results) > 1 and isinstance(job, SharedJob):
+                yield Ended(message.index, job.joined(results))
+            else:
+                yield Ended(message.index, results[0])

@@ -1,6 +1,6 @@
 """Does jobs one after the other and reports how it goes; a program of its own sends pickled messages.
 
-The program takes its jobs from stdin, all at once, and reports in lines of base64: both ends are ours.
+The program takes its jobs from a pipe, as they come, and reports in lines of base64: both ends are ours.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from installer_plugin.errors import DataError
@@ -74,25 +75,22 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A job could not be done; the jobs after it are left."""
+    """A job could not be done; nobody needs the others."""
 
     error: Exception
 
 
 Message = Moved | Ended | Failed
 Tell = Callable[[Message], None]
-Share = Sequence[tuple[int, Job]]
-"""Jobs with the numbers that messages call them by."""
 
 
-def work_off(share: Share, tell: Tell) -> None:
-    """Do the jobs of *share* until one fails; *tell* may raise to stop the work."""
-    for index, job in share:
-        try:
-            result = job.run(_Meter(index, tell))
-        except (OSError, DataError) as error:
-            tell(Failed(error))
-            return
+def work_off(index: int, job: Job, tell: Tell) -> None:
+    """Do *job*, which messages call *index*; *tell* may raise to stop the work."""
+    try:
+        result = job.run(_Meter(index, tell))
+    except (OSError, DataError) as error:
+        tell(Failed(error))
+    else:
         tell(Ended(index, result))
 
 
@@ -138,11 +136,15 @@ class Inbox:
             self._take(pickle.loads(b64decode(whole)))  # noqa: S301 - from a program of ours
 
 
-def main(_words: Sequence[str]) -> None:
-    """Do the jobs that stdin holds."""
+def main(words: Sequence[str]) -> None:
+    """Do the jobs that come through the pipe of that name, until its other end is closed."""
 
     def tell(message: Message) -> None:
         sys.stdout.writelines(lines_of(message))
         sys.stdout.flush()
 
-    work_off(pickle.load(sys.stdin.buffer), tell)  # noqa: S301 - from a program of ours
+    (pipe,) = words
+    with Path(pipe).open("rb") as jobs, suppress(EOFError):
+        while True:
+            index, job = pickle.load(jobs)  # noqa: S301 - from a program of ours
+            work_off(index, job, tell)

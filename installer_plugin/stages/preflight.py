@@ -22,6 +22,7 @@ from installer_plugin.model import (
     Severity,
     SourceKind,
 )
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Command, CommandError, Runner, find_tool
 from installer_plugin.storage.engine.select import Selected, required_tools
 from installer_plugin.storage.engine.source_layers import SourceCheck, Whole, check_stored
@@ -82,9 +83,9 @@ class Preflight:
     """Stored layers that need not be looked at again."""
 
 
-def preflight(plan: Plan, runner: Runner) -> Preflight:
+def preflight(plan: Plan, crew: Crew, runner: Runner) -> Preflight:
     """All problems of *plan*; nothing is changed anywhere. Raises CommandError."""
-    sources, whole = check_sources(plan, runner)
+    sources, whole = check_sources(plan, crew)
     problems = (
         *check_tools(required_tools(plan.selected), runner),
         *(check_labelling(plan.policy) if plan.policy and plan.images else ()),
@@ -151,7 +152,7 @@ def check_direct(selected: Sequence[Selected]) -> Iterator[Problem]:
             )
 
 
-def check_sources(plan: Plan, runner: Runner) -> tuple[tuple[Problem, ...], Whole]:
+def check_sources(plan: Plan, crew: Crew) -> tuple[tuple[Problem, ...], Whole]:
     """Stored layers that are not whole, or that no engine can carry, and which layers are whole.
 
     Those that are on the target already are left. Raises CommandError.
@@ -175,7 +176,7 @@ def check_sources(plan: Plan, runner: Runner) -> tuple[tuple[Problem, ...], Whol
             target=plan.target.physical_root if plan.target else None,
             whole=plan.whole,
         ),
-        runner,
+        crew,
     )
     return (*blobs, *stored), whole
 

@@ -27,9 +27,8 @@ from dataclasses import dataclass, field
 from installer_plugin.errors import DataError, Problem, VerificationError
 from installer_plugin.events import Events, counted
 from installer_plugin.model import Expected, ImageId, VerifiedImage
-from installer_plugin.process.pool import do_jobs
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.pool_worker import Ended
-from installer_plugin.process.runner import Runner
 from installer_plugin.storage.layer.jobs import ProveLayer, layer_work, path_for_others
 from installer_plugin.storage.layer.page_cache import forget_files
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading
@@ -85,7 +84,7 @@ def verify(
     store: GraphRoot,
     expected: Sequence[Expected],
     events: Events,
-    runner: Runner,
+    crew: Crew,
     options: VerifyOptions = VerifyOptions(),
 ) -> tuple[VerifiedImage, ...]:
     """Prove that *store* holds all of *expected*.
@@ -112,7 +111,7 @@ def verify(
         STAGE,
         f"{counted(len(cases), 'image')}, {counted(len(_claims(cases)), 'layer')} of {store.path}",
     )
-    proofs = _prove(store, cases, (events, runner), options)  # 6, 7
+    proofs = _prove(store, cases, (events, crew), options)  # 6, 7
     for case in cases:
         _judge(case, proofs)
         problems += case.problems
@@ -169,10 +168,10 @@ def _claims(cases: Sequence[_Case]) -> tuple[LayerClaim, ...]:
 
 
 def _prove(
-    store: GraphRoot, cases: Sequence[_Case], session: tuple[Events, Runner], options: VerifyOptions
+    store: GraphRoot, cases: Sequence[_Case], session: tuple[Events, Crew], options: VerifyOptions
 ) -> Mapping[LayerClaim, LayerProof]:
     """Steps 6 and 7 of all layers, several at a time."""
-    events, runner = session
+    events, crew = session
     claims = _claims(cases)
     known = {claim for case in cases if case.is_known(options) for claim in case.claims}
     read = dict.fromkeys((claim for claim in claims if claim not in known), 0)
@@ -188,7 +187,7 @@ def _prove(
         for claim in claims
     ]
     proofs: dict[LayerClaim, LayerProof] = {}
-    with closing(do_jobs(jobs, runner, options.workers)) as said:
+    with closing(crew.do(jobs, workers=options.workers)) as said:
         for message in said:
             claim = claims[message.index]
             if isinstance(message, Ended):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from installer_plugin.events import Events
 from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.copy import CopyOptions, copy
 from installer_plugin.stages.discover import discover
@@ -23,9 +24,13 @@ def main(store: Path, source_root: Path, target: Path) -> None:
     """Copy all bound images of *source_root* from *store* to *target* directly."""
     runner = Runner()
     registries = RegistriesConf(aliases={})
-    with Rootfs.open(source_root) as root, open_local_stores([store], registries) as local:
+    with (
+        Rootfs.open(source_root) as root,
+        open_local_stores([store], registries) as local,
+        Crew(runner) as crew,
+    ):
         images = resolve(discover(root).images, [local]).images
-        surroundings = Surroundings((store,), signatures=False, runner=runner)
+        surroundings = Surroundings((store,), signatures=False, crew=crew, runner=runner)
         selected = select_engines(EngineChoice.DIRECT, images, surroundings)
         options = CopyOptions(selected=selected, scratch=(Path(os.environ["TMPDIR"]),))
         copy(find_target_store(target), options, Events(), runner)

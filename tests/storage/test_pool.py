@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,16 +16,11 @@ import pytest
 
 from installer_plugin.errors import DataError
 from installer_plugin.process import pool
-from installer_plugin.process.pool import (
-    WORTH_A_PROCESS,
-    WORTH_SHARING,
-    do_jobs,
-    shared_out,
-    worth_sharing,
-)
+from installer_plugin.process.pool import WORTH_A_PROCESS, WORTH_ANOTHER, Crew
 from installer_plugin.process.pool_worker import Ended, Inbox, Job, Message, Moved, lines_of
 from installer_plugin.process.procfs import lives
 from installer_plugin.process.runner import Command, CommandError, Runner
+from installer_plugin.process.schedule import WORTH_SHARING
 from installer_plugin.process.turns import Turns, turns
 
 SECONDS = 20
@@ -84,6 +79,14 @@ class Endless:
 def _jobs_are_known_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers import the jobs of this module, which an installed package does not have."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+def do_jobs(
+    jobs: Sequence[Job], runner: Runner, workers: int | None = None
+) -> Generator[Moved | Ended]:
+    """Have a crew of its own do *jobs*."""
+    with Crew(runner) as crew, closing(crew.do(jobs, workers=workers)) as said:
+        yield from said
 
 
 @pytest.mark.parametrize(
@@ -173,23 +176,6 @@ def test_closing_ends_what_is_under_way(tmp_path: Path, workers: int) -> None:
     assert set(threading.enumerate()) <= threads
 
 
-@pytest.mark.parametrize(
-    ("weights", "workers", "expected"),
-    [
-        ([], 3, []),
-        ([5], 3, [[0]]),
-        ([9, 5, 4, 1], 2, [[0, 3], [1, 2]]),
-        ([0, 0, 0], 2, [[0, 2], [1]]),
-        ([1, 1, 1, 1], 9, [[0], [1], [2], [3]]),
-    ],
-)
-def test_every_worker_gets_about_as_much(
-    weights: list[int], workers: int, expected: list[list[int]]
-) -> None:
-    shares = shared_out([Told("", weight) for weight in weights], workers)
-    assert [[index for index, _ in share] for share in shares] == expected
-
-
 @pytest.mark.parametrize("size", [0, 1, 4096, 100_000])
 def test_messages_come_through_lines_and_other_lines_do_not_disturb(size: int) -> None:
     heard: list[Message] = []
@@ -207,7 +193,7 @@ def test_workers_are_bounded_by_what_may_be_used(
     count: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "usable_processors", lambda: count)
-    assert pool._worthwhile([Told("", WORTH_A_PROCESS)]) == expected
+    assert Crew(Runner()).worth([Told("", WORTH_A_PROCESS)]) == expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +260,8 @@ class Together:
 
     last: int
     deadly: bool = False
-    weight: int = pool.WORTH_SHARING
-    shareable: int = pool.WORTH_SHARING
+    weight: int = WORTH_SHARING
+    shareable: int = WORTH_SHARING
 
     def run(self, progress: Callable[[int], None]) -> list[int]:
         return list(range(self.last))
@@ -328,23 +314,96 @@ def test_parts_of_a_worker_that_dies_leave_nobody_waiting() -> None:
     assert time.monotonic() - began < SECONDS
 
 
+# --- processes that are kept ---------------------------------------------------------------------
+
+
+def _who(crew: Crew, jobs: Sequence[Job], workers: int | None = None) -> set[int]:
+    """The processes that do *jobs*."""
+    said = [each for each in crew.do(jobs, workers=workers) if isinstance(each, Ended)]
+    assert sorted(each.index for each in said) == list(range(len(jobs)))
+    return {each.result[1] for each in said if isinstance(each.result, tuple)}
+
+
+def test_processes_are_kept_for_the_next_jobs_and_ended_with_the_crew() -> None:
+    with Crew(Runner()) as crew:
+        first = _who(crew, [Told("a"), Told("b")], 2)
+        assert all(map(lives, first))
+        assert _who(crew, [Told("c"), Told("d")], 2) == first
+        assert _who(crew, [Told("e", WORTH_ANOTHER), Told("f")], None) == first
+        assert _who(crew, [Told("g", WORTH_ANOTHER - 2), Told("h")], None) == {os.getpid()}
+    assert len(first) == 2
+    assert not any(map(lives, first))
+
+
 @pytest.mark.parametrize(
-    ("weights", "workers", "shared"),
-    [
-        ([WORTH_SHARING], 1, []),
-        ([WORTH_SHARING], 2, [0]),
-        ([WORTH_SHARING - 1], 2, []),
-        ([8 * WORTH_SHARING, WORTH_SHARING, WORTH_SHARING], 2, [0]),
-        ([WORTH_SHARING] * 8, 2, []),
-        ([4 * WORTH_SHARING, 2 * WORTH_SHARING, 3 * WORTH_SHARING], 2, []),
-        ([4 * WORTH_SHARING, 2 * WORTH_SHARING], 2, [0, 1]),
-    ],
+    "broken",
+    [Broken(DataError("layer", "is damaged")), Dies(), Broken(RuntimeError("a bug"))],
+    ids=["fails", "dies", "has a bug"],
 )
-def test_job_is_shared_when_it_would_keep_one_worker_busy_alone(
-    weights: list[int], workers: int, shared: list[int]
-) -> None:
-    jobs = [Together(1, weight=weight, shareable=weight) for weight in weights]
-    assert list(worth_sharing(jobs, workers)) == shared
-    lone = [Together(1, weight=weight, shareable=0) for weight in weights]
-    assert not list(worth_sharing(lone, workers))
-    assert not list(worth_sharing([Told("whole", weight) for weight in weights], workers))
+def test_crew_goes_on_with_other_processes_after_a_failure(broken: Job) -> None:
+    with Crew(Runner()) as crew:
+        first = _who(crew, [Told("a"), Told("b")], 2)
+        with pytest.raises((DataError, CommandError)):
+            list(crew.do([broken, Told("b")], workers=2))
+        assert not any(map(lives, first))
+        assert not _who(crew, [Told("a"), Told("b")], 2) & first
+
+
+def test_process_that_has_died_meanwhile_is_replaced() -> None:
+    with Crew(Runner()) as crew:
+        first = _who(crew, [Told("a"), Told("b")], 2)
+        victim = min(first)
+        os.kill(victim, signal.SIGKILL)
+        until = time.monotonic() + SECONDS
+        while not any(worker.thread.done() for worker in crew._workers):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        again = _who(crew, [Told("a"), Told("b")], 2)
+        assert len(again) == 2
+        assert again & first == first - {victim}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Ends its process as if all were well."""
+
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        os._exit(0)
+
+
+def test_process_that_ends_without_an_answer_is_an_error() -> None:
+    with pytest.raises(CommandError, match="ended without an answer"):
+        list(do_jobs([Leaves(), Told("b")], Runner(), 2))
+
+
+# --- jobs that wait for others -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Notes in a file, which others look for, that it has ended."""
+
+    file: Path
+    others: tuple[Path, ...] = ()
+    weight: int = 1
+
+    def run(self, progress: Callable[[int], None]) -> bool:
+        there = all(other.exists() for other in self.others)
+        self.file.touch()
+        return there
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_job_begins_when_all_that_it_needs_have_ended(tmp_path: Path, workers: int) -> None:
+    files = [tmp_path / str(number) for number in range(6)]
+    needs = {0: (3, 4), 1: (0,), 5: (2,)}
+    jobs = [
+        Noted(file, tuple(files[other] for other in needs.get(number, ())))
+        for number, file in enumerate(files)
+    ]
+    with Crew(Runner()) as crew:
+        ended = [x for x in crew.do(jobs, needs, workers) if isinstance(x, Ended)]
+    assert all(each.result for each in ended)
+    assert sorted(each.index for each in ended) == list(range(len(jobs)))

@@ -11,6 +11,7 @@ import pytest
 from installer_plugin.errors import Problem
 from installer_plugin.lockfile import lock_images
 from installer_plugin.model import ImageId, Layer, ResolvedImage, SourceKind
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages import preflight as stage
 from installer_plugin.stages.preflight import (
@@ -60,6 +61,10 @@ def _plan(*images: ResolvedImage, target: TargetStore, scratch: Path | None = No
     )
 
 
+CREW = Crew(Runner())
+"""Has too little to do to start processes."""
+
+
 def _said(problems: Iterator[Problem] | tuple[Problem, ...]) -> str:
     return "\n".join(f"{problem} [{problem.hint}]" for problem in problems)
 
@@ -78,20 +83,22 @@ def test_healthy_plan_has_no_problem_and_changes_nothing(
 ) -> None:
     images = _images(image_sources, image_sources.app_a.name, image_sources.web_by_digest)
     target = _store(tmp_path / "target")
-    surroundings = Surroundings((image_sources.store.root,), signatures=False, runner=Runner())
+    surroundings = Surroundings(
+        (image_sources.store.root,), signatures=False, crew=CREW, runner=Runner()
+    )
     selected = select_engines(choice, images, surroundings)
     locked = {entry.reference: entry for entry in lock_images(images)}
     plan = Plan(
         images=images, selected=selected, target=target, scratch=(tmp_path,), lock=locked,
         direct_only=choice is EngineChoice.DIRECT,
     )  # fmt: skip
-    assert preflight(plan, Runner()).problems == ()
+    assert preflight(plan, CREW, Runner()).problems == ()
     assert list((tmp_path / "target").iterdir()) == []
 
 
 def test_nothing_to_copy_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert preflight(Plan(images=()), Runner()).problems == ()
+    assert preflight(Plan(images=()), CREW, Runner()).problems == ()
     assert required_tools(()) == ()
 
 
@@ -213,7 +220,7 @@ def test_image_that_is_not_the_locked_one_is_told_with_its_declaration() -> None
     moved = replace(other, image_id=ImageId(hexa("moved")))
     lock = {entry.reference: entry for entry in lock_images([same, other])}
     plan = Plan(images=(same, moved, absent), lock=lock)
-    first, second = preflight(plan, Runner()).problems
+    first, second = preflight(plan, CREW, Runner()).problems
     assert (first.subject, second.subject) == ("b:1", "c:1")
     assert f"its image ID is {hexa('moved')}, the lock file demands" in first.message
     assert "the lock file does not have it" in second.message
@@ -267,7 +274,9 @@ def test_all_missing_tools_are_told(tools: Path) -> None:
 
 def test_tools_are_those_of_the_engines_that_are_used(image_sources: ImageSources) -> None:
     images = _images(image_sources, image_sources.app_a.name)
-    surroundings = Surroundings((image_sources.store.root,), signatures=False, runner=Runner())
+    surroundings = Surroundings(
+        (image_sources.store.root,), signatures=False, crew=CREW, runner=Runner()
+    )
     remote = replace(images[0], source=replace(images[0].source, kind=SourceKind.SSH))
 
     def needed(choice: EngineChoice, *chosen: ResolvedImage) -> set[str]:
@@ -291,7 +300,7 @@ def test_all_problems_are_told_at_once(
     monkeypatch.setenv("PATH", str(tools))
     image = _large(200 << 20)
     plan = replace(_plan(image, target=_store(disk.mount)), lock={})
-    said = _said(preflight(plan, Runner()).problems)
+    said = _said(preflight(plan, CREW, Runner()).problems)
     monkeypatch.undo()
     disk.remount(read_only=False)
     for part in (

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import DataError
-from installer_plugin.process.pool import WORTH_SHARING, do_jobs
-from installer_plugin.process.pool_worker import Progress
+from installer_plugin.process.pool import Crew
+from installer_plugin.process.pool_worker import Job, Progress
 from installer_plugin.process.runner import CommandError, Runner
+from installer_plugin.process.schedule import WORTH_SHARING
 from installer_plugin.storage.layer.entry_copy import AHEAD_FILES
 from installer_plugin.storage.layer.jobs import CopyLayer, CopyPart
 from installer_plugin.storage.layer.tree_copy import BUNDLE, copy_part, finish_parts
@@ -45,6 +46,12 @@ def _layer(kind: type[CopyLayer], source: Handmade, target: Handmade) -> CopyLay
     return kind(source.root, LAYER, target.diff, WORTH_SHARING, WORTH_SHARING)
 
 
+def _do(job: Job) -> None:
+    """Have two processes do it together."""
+    with Crew(Runner()) as crew:
+        list(crew.do([job], workers=2))
+
+
 # --- a process that dies -------------------------------------------------------------------------
 
 
@@ -71,11 +78,11 @@ def test_process_that_dies_ends_the_copy_and_a_second_one_is_whole(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     with pytest.raises(CommandError, match="was ended by SIGKILL"):
-        list(do_jobs([_layer(Dying, source, target)], Runner(), 2))
+        _do(_layer(Dying, source, target))
     assert target.prove_alone().defects
     shutil.rmtree(target.diff.parent)  # as the directory that it is staged in
     target.diff.mkdir(parents=True)
-    list(do_jobs([_layer(CopyLayer, source, target)], Runner(), 2))
+    _do(_layer(CopyLayer, source, target))
     assert target.prove_alone().defects == ()
     assert sorted(path.name for path in target.diff.parent.iterdir()) == ["diff"]
 

@@ -14,6 +14,7 @@ import pytest
 from installer_plugin.errors import Problem
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process import pool
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import resolve
 from installer_plugin.storage.engine.source_jobs import (
@@ -236,7 +237,8 @@ def _checked(
     store: Path, images: Sequence[tuple[ResolvedImage, bool]], whole: Mapping[str, bool]
 ) -> tuple[list[str], Mapping[str, bool]]:
     asked = SourceCheck(images=images, stores=[store], whole=whole)
-    problems, found = check_stored(asked, Runner())
+    with Crew(Runner()) as crew:
+        problems, found = check_stored(asked, crew)
     assert {each.where for each in problems} <= {each.bound.reference for each, _ in images}
     return [each.subject for each in problems], found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.model import ResolvedImage
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.resolve import resolve
 from installer_plugin.storage.base import Backend, Place
@@ -70,7 +71,9 @@ def _all_ways_of_reading(images: tuple[ResolvedImage, ...], root: Path) -> None:
 
 
 def _copied(images: tuple[ResolvedImage, ...], source: Store, place: Place) -> Iterator[object]:
-    return DirectEngine([source.root], Runner()).copy_all(images, place, lambda _, __: None)
+    return DirectEngine([source.root], Crew(Runner()), Runner()).copy_all(
+        images, place, lambda _, __: None
+    )
 
 
 def test_writer_waits_between_two_images(
@@ -103,7 +106,9 @@ def test_podman_itself_waits_and_then_goes_on(
 def test_locks_are_given_back_when_copying_fails(
     images: tuple[ResolvedImage, ...], source: Store, place: Place
 ) -> None:
-    copied = DirectEngine([source.root], Runner()).copy_all(images, place, lambda _, __: None)
+    copied = DirectEngine([source.root], Crew(Runner()), Runner()).copy_all(
+        images, place, lambda _, __: None
+    )
     next(copied)
     copied.close()
     assert _tried(source.root) == ["free", "free"]

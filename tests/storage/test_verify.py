@@ -27,7 +27,8 @@ from installer_plugin.model import (
     parse_diff_id,
     parse_image_id,
 )
-from installer_plugin.process import pool
+from installer_plugin.process import schedule
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.pool_worker import Ended, Job
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages import verify as stage
@@ -45,6 +46,17 @@ Json = dict[str, object]
 
 
 # --- a store to damage -------------------------------------------------------------------------
+
+
+def _verify(
+    store: GraphRoot,
+    expected: Sequence[Expected],
+    events: Events,
+    options: VerifyOptions | None = None,
+) -> tuple[VerifiedImage, ...]:
+    """Verify with a crew of its own."""
+    with Crew(Runner()) as crew:
+        return verify(store, expected, events, crew, options or VerifyOptions())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +120,12 @@ class Copy:
 
     def verify(self) -> tuple[VerifiedImage, ...]:
         with GraphRoot.open(self.root) as store:
-            return verify(store, self.expected(), QUIET, Runner())
+            return _verify(store, self.expected(), QUIET)
 
     def problems(self, *expected: Expected) -> tuple[Problem, ...]:
         """What is wrong when *expected*, or all images, are looked for."""
         with GraphRoot.open(self.root) as store, pytest.raises(VerificationError) as caught:
-            verify(store, expected or self.expected(), QUIET, Runner())
+            _verify(store, expected or self.expected(), QUIET)
         return caught.value.problems
 
     def lines(self) -> list[Json]:
@@ -225,7 +237,7 @@ def test_store_with_layers_that_podman_5_pulled_in_parts(
         reference=name, names=(name,), image_id=parse_image_id(done.stdout.split()[-1])
     )
     with GraphRoot.open(target) as store:
-        (proven,) = verify(store, (expected,), QUIET, Runner())
+        (proven,) = _verify(store, (expected,), QUIET)
     assert proven.diff_ids == image.diff_ids
 
 
@@ -238,7 +250,7 @@ def test_progress_ends_at_the_images_size(copy: Copy) -> None:
             seen.append(event)
 
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(store, copy.expected()[1:2], Events([Sink()]), Runner())
+        (proven,) = _verify(store, copy.expected()[1:2], Events([Sink()]))
     last = [event for event in seen if isinstance(event, Progress)][-1]
     assert (last.reference, last.done, last.total) == (proven.reference, proven.size, proven.size)
 
@@ -246,15 +258,15 @@ def test_progress_ends_at_the_images_size(copy: Copy) -> None:
 def test_answer_of_a_worker_that_proves_nothing_is_not_a_proof(
     copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answers(jobs: Sequence[Job], *_: object) -> Iterator[Ended]:
+    def answers(_crew: Crew, jobs: Sequence[Job], **_: object) -> Iterator[Ended]:
         yield from (Ended(index, "all is well") for index, _ in enumerate(jobs))
 
-    monkeypatch.setattr(stage, "do_jobs", answers)
+    monkeypatch.setattr(Crew, "do", answers)
     with (
         GraphRoot.open(copy.root) as store,
         pytest.raises(TypeError, match="'all is well' proves nothing"),
     ):
-        verify(store, copy.expected(), QUIET, Runner())
+        _verify(store, copy.expected(), QUIET)
 
 
 def test_progress_is_silent_while_nothing_moves() -> None:
@@ -274,9 +286,7 @@ def test_progress_is_silent_while_nothing_moves() -> None:
 def test_name_alone_is_enough(copy: Copy) -> None:
     expected = Expected(reference=copy.image.name, names=())
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(
-            store, (expected,), QUIET, Runner(), VerifyOptions(workers=1, drop_cache=False)
-        )
+        (proven,) = _verify(store, (expected,), QUIET, VerifyOptions(workers=1, drop_cache=False))
     assert proven.image_id == copy.image.id
 
 
@@ -288,13 +298,13 @@ def test_image_known_by_id_and_several_names(copy: Copy) -> None:
         image_id=parse_image_id(web.id),
     )
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(store, (expected,), QUIET, Runner())
+        (proven,) = _verify(store, (expected,), QUIET)
     assert proven.names == expected.names
 
 
 def test_nothing_expected_is_never_a_pass(copy: Copy) -> None:
     with GraphRoot.open(copy.root) as store, pytest.raises(RuntimeError, match="nothing"):
-        verify(store, (), QUIET, Runner())
+        _verify(store, (), QUIET)
 
 
 def test_image_that_was_not_examined_is_never_verified() -> None:
@@ -318,7 +328,7 @@ def test_image_without_layers(copy: Copy) -> None:
     record: Json = {"id": image_id, "names": [name], "big-data-names": list(keys)}
     copy.write("images", [*copy.records("images"), record])
     with GraphRoot.open(copy.root) as store:
-        (proven,) = verify(store, (Expected(reference=name, names=(name,)),), QUIET, Runner())
+        (proven,) = _verify(store, (Expected(reference=name, names=(name,)),), QUIET)
     assert (proven.size, proven.diff_ids) == (0, ())
 
 
@@ -774,7 +784,7 @@ def test_empty_directory_is_no_store_but_harmless_to_copy_into(tmp_path: Path) -
     with GraphRoot.open(tmp_path) as store:
         assert store_problems(store) == ()
         with pytest.raises(VerificationError) as caught:
-            verify(store, (Expected(reference="a", names=("a",)),), QUIET, Runner())
+            _verify(store, (Expected(reference="a", names=("a",)),), QUIET)
     assert any("no image has the name 'a'" in p.message for p in caught.value.problems)
 
 
@@ -872,13 +882,14 @@ from pathlib import Path
 from installer_plugin.errors import VerificationError
 from installer_plugin.events import Events
 from installer_plugin.model import Expected
-from installer_plugin.process import pool
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
 from installer_plugin.stages.verify import verify
 from installer_plugin.storage.store.graph_root import GraphRoot
 with GraphRoot.open(Path(sys.argv[1])) as store:
     try:
-        verify(store, [Expected(reference=sys.argv[2], names=(sys.argv[2],))], Events(), Runner())
+        expected = Expected(reference=sys.argv[2], names=(sys.argv[2],))
+        verify(store, [expected], Events(), Crew(Runner()))
     except VerificationError as error:
         print(error)
     else:
@@ -910,7 +921,7 @@ def test_interruption_stops_the_workers(copy: Copy, workers: int) -> None:
     began = time.monotonic()
     options = VerifyOptions(workers=workers)
     with GraphRoot.open(copy.root) as store, pytest.raises(InterruptedBySignal):
-        verify(store, copy.expected(), Events([Interrupter()]), Runner(), options)
+        _verify(store, copy.expected(), Events([Interrupter()]), options)
     assert time.monotonic() - began < 10
     assert not [t for t in threading.enumerate() if t.name.startswith("crew")]
 
@@ -920,19 +931,20 @@ def test_every_number_of_workers_finds_the_same(
     copy: Copy, workers: int, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if shared:
-        monkeypatch.setattr(pool, "worth_sharing", lambda jobs, _: range(len(jobs)))
+        monkeypatch.setattr(schedule, "WORTH_SHARING", 0)
+        monkeypatch.setattr(schedule, "EQUAL_ENOUGH", 0)
     options = VerifyOptions(workers=workers)
     with GraphRoot.open(copy.root) as store:
-        proven = verify(store, copy.expected(), QUIET, Runner(), options)
+        proven = _verify(store, copy.expected(), QUIET, options)
     assert proven == copy.verify()
     next(path for path in copy.diff.rglob("*") if path.is_file()).write_text("other")
     next(copy.root.glob("overlay/*/diff")).chmod(0o777)
     with GraphRoot.open(copy.root) as store, pytest.raises(VerificationError) as caught:
-        verify(store, copy.expected(), QUIET, Runner(), options)
+        _verify(store, copy.expected(), QUIET, options)
     assert caught.value.problems == copy.problems()
     copy.tar_split.unlink()
     with GraphRoot.open(copy.root) as store, pytest.raises(VerificationError) as caught:
-        verify(store, copy.expected(), QUIET, Runner(), options)
+        _verify(store, copy.expected(), QUIET, options)
     assert caught.value.problems == copy.problems()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError, is_full
 from installer_plugin.model import ResolvedImage
-from installer_plugin.process.pool import do_jobs
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.pool_worker import Moved as JobMoved
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Moved, Place
@@ -45,9 +45,10 @@ class DirectEngine:
     tools = ("setpriv",)
     stages_on_target = True
 
-    def __init__(self, stores: Sequence[Path], runner: Runner) -> None:
+    def __init__(self, stores: Sequence[Path], crew: Crew, runner: Runner) -> None:
         """*stores*: the local stores, primary first; layers may be in any of them."""
         self._stores = tuple(stores)
+        self._crew = crew
         self._runner = runner
 
     def copy_all(
@@ -91,7 +92,7 @@ class DirectEngine:
         """Stage all that is *missing*; gives each layer's ID when it is complete."""
         owners = [image for image, _ in missing.values()]
         jobs = [_staged(layer, place.scratch) for _, layer in missing.values()]
-        with closing(do_jobs(jobs, self._runner)) as said:
+        with closing(self._crew.do(jobs)) as said:
             for message in said:
                 if isinstance(message, JobMoved):
                     moved(owners[message.index], message.count)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Engine, EngineChoice
 from installer_plugin.storage.engine.direct import DirectEngine
@@ -39,7 +40,7 @@ def select_engines(
     """
     stores, runner = surroundings.graph_roots, surroundings.runner
     skopeo, podman = SkopeoEngine(stores, runner), PodmanEngine(stores, runner)
-    direct, scp = DirectEngine(stores, runner), ScpEngine(runner)
+    direct, scp = DirectEngine(stores, surroundings.crew, runner), ScpEngine(runner)
     selected = []
     with OpenStores(surroundings.graph_roots) as opened:
         for image in images:
@@ -67,6 +68,7 @@ class Surroundings:
     """The local stores, primary first."""
     signatures: bool
     """Whether the containers policy demands some of local stores."""
+    crew: Crew
     runner: Runner
 
 

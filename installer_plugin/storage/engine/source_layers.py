@@ -10,9 +10,8 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError, Problem
 from installer_plugin.model import DiffId, ResolvedImage
-from installer_plugin.process.pool import do_jobs
+from installer_plugin.process.pool import Crew
 from installer_plugin.process.pool_worker import Ended
-from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.engine.source_check import REPULL, LayerFiles
 from installer_plugin.storage.engine.source_jobs import CheckLayer, Examined, check_work
@@ -94,7 +93,7 @@ class SourceCheck:
     """Layers that need not be looked at again."""
 
 
-def check_stored(asked: SourceCheck, runner: Runner) -> tuple[tuple[Problem, ...], Whole]:
+def check_stored(asked: SourceCheck, crew: Crew) -> tuple[tuple[Problem, ...], Whole]:
     """What will keep the stored images from being copied and proven, and which layers are whole.
 
     Each layer is examined once, all of them by as many processes as it is worth. Problems come in the
@@ -118,7 +117,7 @@ def check_stored(asked: SourceCheck, runner: Runner) -> tuple[tuple[Problem, ...
                 if by_tool:
                     checks[id_] = replace(checks[id_], by_tool=True)
         found = _examined(
-            [each for each in checks.values() if not is_known(each, asked.whole)], runner
+            [each for each in checks.values() if not is_known(each, asked.whole)], crew
         )
     problems: list[Problem] = []
     for place in places:
@@ -152,11 +151,11 @@ def _check(stored: StoredLayer, target: Path | None) -> CheckLayer:
     )
 
 
-def _examined(checks: Sequence[CheckLayer], runner: Runner) -> Mapping[str, Examined]:
+def _examined(checks: Sequence[CheckLayer], crew: Crew) -> Mapping[str, Examined]:
     """What was found out about each layer; the largest one is begun first."""
     jobs = sorted(checks, key=lambda check: check.weight, reverse=True)
     found = {}
-    with closing(do_jobs(jobs, runner)) as said:
+    with closing(crew.do(jobs)) as said:
         for message in said:
             if isinstance(message, Ended):
                 if not isinstance(message.result, Examined):
