@@ -27,6 +27,7 @@ from installer_plugin.steps import (
     checked,
     compared,
     copied,
+    copied_and_read_back,
     discovered,
     labelled,
     policy_for,
@@ -72,6 +73,8 @@ DOING: dict[Stage, Step] = {
 }
 """What is done to the target."""
 RECIPE = LOOKING | DOING
+AT_ONCE = DOING | {Stage.COPY: copied_and_read_back}
+"""The same for who does all of it in one process, with nothing in between."""
 WITHOUT_CONTENT = DOING | {Stage.VERIFY: compared}
 """The same for who reads all content afterwards, from the finished disk."""
 
@@ -125,7 +128,7 @@ def looked_at(work: Work, opened: Opened) -> Known:
     return known
 
 
-def copy_images(work: Work, doing: Mapping[Stage, Step] = DOING) -> Finished:
+def copy_images(work: Work, doing: Mapping[Stage, Step] = AT_ONCE) -> Finished:
     """Check, copy, label, verify and record, into a directory, a disk or a disk image.
 
     A disk is closed again, and everything on it, when this returns.
@@ -138,6 +141,8 @@ def copy_images(work: Work, doing: Mapping[Stage, Step] = DOING) -> Finished:
         if known.images and not work.request.dry_run:
             if disk:
                 make_writable(disk, inner.runner)
+                # An image of another format is read through pages that only the last stage drops.
+                doing = {**doing, Stage.COPY: copied} if disk.export else doing
             for stage, step in doing.items():
                 if disk and stage is Stage.VERIFY:
                     forget_memory(disk)

@@ -63,6 +63,7 @@ from installer_plugin.storage.engine.select import (
     select_engines,
 )
 from installer_plugin.storage.engine.source_layers import Whole
+from installer_plugin.storage.layer.read_back import ReadBack
 from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.source.signature_policy import load_policy
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -84,6 +85,8 @@ class Known:
     whole: Whole = field(default_factory=dict)
     """Stored layers that preflight has looked at; a second look skips them."""
     copied: tuple[CopiedImage, ...] | None = None
+    read_back: tuple[ReadBack, ...] = ()
+    """Layers that were proven while others were copied."""
     tools: Mapping[str, str] | None = None
     """Versions of the programs that took part."""
     verified: tuple[VerifiedImage, ...] | None = None
@@ -174,15 +177,26 @@ def _with_engines(work: Work, opened: Opened, known: Known) -> Known:
 
 def copied(work: Work, opened: Opened, known: Known) -> Known:
     """Copy what was approved; raises CopyError."""
+    return _copied(work, opened, known, read_back=False)
+
+
+def copied_and_read_back(work: Work, opened: Opened, known: Known) -> Known:
+    """The same, and prove layers as soon as they are on the disk, while others are copied."""
+    return _copied(work, opened, known, read_back=True)
+
+
+def _copied(work: Work, opened: Opened, known: Known, *, read_back: bool) -> Known:
     if known.selected is None:
         known = _with_engines(work, opened, known)
     selected = known.selected or ()
     if not selected:
         return replace(known, copied=(), tools=tool_versions((), work))
     target = require_target(work.request)
-    options = CopyOptions(selected=selected, scratch=scratch_places(work, target))
-    images = copy(target, options, work.events, work.runner)
-    return replace(known, copied=images, tools=tool_versions(selected, work))
+    scratch = scratch_places(work, target)
+    options = CopyOptions(selected=selected, scratch=scratch, read_back=read_back)
+    there = copy(target, options, work.events, work.runner)
+    tools = tool_versions(selected, work)
+    return replace(known, copied=there.images, read_back=there.read_back, tools=tools)
 
 
 def labelled(work: Work, opened: Opened, known: Known) -> Known:
@@ -212,7 +226,9 @@ def compared(work: Work, opened: Opened, known: Known) -> Known:
 def _verified(
     work: Work, opened: Opened, known: Known, without_content: frozenset[ImageId]
 ) -> Known:
-    options = VerifyOptions(workers=work.request.jobs, proven=without_content)
+    options = VerifyOptions(
+        workers=work.request.jobs, proven=without_content, read_back=known.read_back
+    )
     target = require_target(work.request)
     images = [each.resolved for each in known.copied or ()]
     demands = merged((*expected_of_bound(known.bound, ""), *expected_of_resolved(images)))

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Self
 
 from installer_plugin.process.pool_worker import (
@@ -49,7 +48,6 @@ WORTH_ANOTHER = 32 << 20
 """The same when processes were started before, for other jobs."""
 END_SECONDS = 0.05
 """How often processes that are still running are ended."""
-NOTHING: Needs = MappingProxyType({})
 
 
 class Crew:
@@ -71,19 +69,19 @@ class Crew:
         self._dismiss()
 
     def do(
-        self, jobs: Sequence[Job], needs: Needs = NOTHING, workers: int | None = None
+        self, jobs: Sequence[Job], needs: Needs | None = None, workers: int | None = None
     ) -> Generator[Moved | Ended]:
         """Have *jobs* done, begun in their order, and say how it goes; close the iterator to stop.
 
-        *workers*: how many at the same time, None for as many as are worth it. Raises the OSError or
-        DataError of a job, and CommandError for a process that ends without an answer; all work has
-        ended by then.
+        *workers*: how many at the same time, None for as many as are worth it. Raises what a
+        job raises, and CommandError for a process that ends without an answer; all work has ended by
+        then.
         """
         count = workers or self.worth(jobs)
         if not any(map(can_be_shared, jobs)):
             count = min(count, len(jobs))
         with ExitStack() as common:
-            schedule = Schedule(jobs, needs, count, common)
+            schedule = Schedule(jobs, needs or {}, count, common)
             if count > 1:
                 yield from _joined(self._by_processes(schedule, count), jobs)
             elif jobs:

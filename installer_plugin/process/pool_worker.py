@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from installer_plugin.errors import DataError
+from installer_plugin.process.runner import CommandError
 
 REPORT_SECONDS = 0.2
 """Shortest time between two reports of progress."""
@@ -36,7 +37,7 @@ class Job(Protocol):
         """How much it is, in bytes; what takes time for other reasons counts as so many bytes."""
 
     def run(self, progress: Progress) -> object:
-        """Do it; raises OSError and DataError."""
+        """Do it; raises OSError, DataError and CommandError."""
 
 
 @runtime_checkable
@@ -88,7 +89,7 @@ def work_off(index: int, job: Job, tell: Tell) -> None:
     """Do *job*, which messages call *index*; *tell* may raise to stop the work."""
     try:
         result = job.run(_Meter(index, tell))
-    except (OSError, DataError) as error:
+    except (OSError, DataError, CommandError) as error:
         tell(Failed(error))
     else:
         tell(Ended(index, result))

@@ -13,7 +13,8 @@ from installer_plugin.files.scratch import remove_stale, scratch_directory
 from installer_plugin.model import LAYOUTS, CopiedImage, ImageId, ResolvedImage, SourceKind
 from installer_plugin.process.foreign_texts import says_full
 from installer_plugin.process.runner import CommandError, Runner
-from installer_plugin.storage.base import Engine, Manifests, Place
+from installer_plugin.storage.base import Manifests
+from installer_plugin.storage.engine.base import Engine, Place
 from installer_plugin.storage.engine.select import Selected
 from installer_plugin.storage.engine.space import (
     MissingLayers,
@@ -23,6 +24,7 @@ from installer_plugin.storage.engine.space import (
     room_hint,
     scratch_need,
 )
+from installer_plugin.storage.layer.read_back import ReadBack
 from installer_plugin.storage.source.layout_view import layout_manifests
 from installer_plugin.storage.source.local import stored_manifests
 from installer_plugin.storage.store.complete_image import (
@@ -46,11 +48,20 @@ class CopyOptions:
     """The images, each with its engine."""
     scratch: tuple[Path, ...]
     """Places for temporary files, the preferred one first."""
+    read_back: bool = False
+    """Whether to prove layers while others are copied; for who verifies next, in the same process."""
 
 
-def copy(
-    target: TargetStore, options: CopyOptions, events: Events, runner: Runner
-) -> tuple[CopiedImage, ...]:
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What is in the target store now."""
+
+    images: tuple[CopiedImage, ...]
+    read_back: tuple[ReadBack, ...]
+    """The layers that are proven already."""
+
+
+def copy(target: TargetStore, options: CopyOptions, events: Events, runner: Runner) -> Copied:
     """Copy every selected image into the target store and flush it to the disk.
 
     An image that is there already is only given its names. Raises CopyError: a store that held images
@@ -60,9 +71,7 @@ def copy(
         return _copy(target, options, events, runner)
 
 
-def _copy(
-    target: TargetStore, options: CopyOptions, events: Events, runner: Runner
-) -> tuple[CopiedImage, ...]:
+def _copy(target: TargetStore, options: CopyOptions, events: Events, runner: Runner) -> Copied:
     try:
         prepare(target)
         remove_unfinished(target.graph_root)
@@ -83,7 +92,7 @@ def _copy(
 
 def _copy_all(
     target: TargetStore, options: CopyOptions, missing: MissingLayers, events: Events
-) -> tuple[CopiedImage, ...]:
+) -> Copied:
     there = _images_present(target)
     images = [each.image for each in options.selected]
     # Read while the source is known to have them, and given all at once when everything is there: until
@@ -94,19 +103,23 @@ def _copy_all(
             events.step(STAGE, f"{image.bound.reference}: already there")
             completions.append(_completion(image))
     todo = [each for each in options.selected if each.image.image_id not in there]
+    read_back: list[ReadBack] = []
     if todo or not are_complete(target.graph_root, completions):
         remember(target, images)
     for engine in dict.fromkeys(each.engine for each in todo):
         own = [each.image for each in todo if each.engine is engine]
         first = {image.image_id: image for image in reversed(own)}
         batch = _Batch(engine, tuple(reversed(first.values())), missing, events)
-        with closing(batch.copied(target, options.scratch)) as finished:
+        with closing(batch.copied(target, options)) as finished:
             for copied in finished:
-                completions += [
-                    _completion(image) for image in own if image.image_id == copied.image_id
-                ]
+                if isinstance(copied, ReadBack):
+                    read_back.append(copied)
+                else:
+                    completions += [
+                        _completion(image) for image in own if image.image_id == copied.image_id
+                    ]
     complete_images(target.graph_root, completions)
-    return tuple(
+    images_there = tuple(
         CopiedImage(
             resolved=each.image,
             engine=each.engine.name,
@@ -115,6 +128,7 @@ def _copy_all(
         )
         for each in options.selected
     )
+    return Copied(images_there, tuple(read_back))
 
 
 def _images_present(target: TargetStore) -> frozenset[ImageId]:
@@ -139,19 +153,22 @@ class _Batch:
     done: dict[ImageId, int] = field(default_factory=dict)
     """Bytes, of images that were begun and are not yet complete."""
 
-    def copied(self, target: TargetStore, places: Sequence[Path]) -> Generator[ResolvedImage]:
+    def copied(
+        self, target: TargetStore, options: CopyOptions
+    ) -> Generator[ResolvedImage | ReadBack]:
         """Copy all; gives each image when all of it is in the store. Raises CopyError."""
         if not self.images:
             return
-        scratch_place = self._scratch_place(target, places)
+        scratch_place = self._scratch_place(target, options.scratch)
         written = (target.physical_root, scratch_place)
         try:
             with scratch_directory(scratch_place) as scratch:
-                place = Place(graph_root=target.graph_root, scratch=scratch)
+                place = Place(target.graph_root, scratch, options.read_back)
                 with closing(self.engine.copy_all(self.images, place, self._moved)) as copied:
-                    for image in copied:
-                        self._is_complete(image)
-                        yield image
+                    for each in copied:
+                        if not isinstance(each, ReadBack):
+                            self._is_complete(each)
+                        yield each
         except CommandError as error:
             raise CopyError(_failed(self._under_way(), error, written, self._need())) from error
         except OSError as error:

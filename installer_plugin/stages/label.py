@@ -13,6 +13,7 @@ from installer_plugin.errors import CopyError, DataError, Problem, VerificationE
 from installer_plugin.events import Events
 from installer_plugin.files.scratch import scratch_directory
 from installer_plugin.process.runner import CommandError, Runner, find_tool
+from installer_plugin.storage.layer.page_cache import sync_file_system
 from installer_plugin.storage.selinux import (
     SETFILES,
     SETFILES_HINT,
@@ -20,7 +21,6 @@ from installer_plugin.storage.selinux import (
     label_store,
     wrong_labels,
 )
-from installer_plugin.storage.store.target_store import sync_file_system
 
 STAGE = "label"
 CHECK = "labels"

@@ -1,8 +1,8 @@
-"""What every image source and every copy engine offers, and the words they share."""
+"""What every image source offers, and the words that sources and engines share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -73,46 +73,6 @@ class ImageSource(Protocol):
         """The image that *reference* means here, None when it is not here.
 
         Raises DataError when it is here but damaged or of no use, and CommandError.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where engines copy to."""
-
-    graph_root: Path
-    """The target store."""
-    scratch: Path
-    """An empty directory on a roomy file system."""
-
-
-Moved = Callable[[ResolvedImage, int], None]
-"""Told that an image has so many bytes more; 0 when its copying begins."""
-
-
-class Engine(Protocol):
-    """A way to get images' layers and configs into a target store."""
-
-    @property
-    def name(self) -> str:
-        """As given to ``--engine`` and shown in reports."""
-
-    @property
-    def tools(self) -> tuple[str, ...]:
-        """Programs it runs."""
-
-    @property
-    def stages_on_target(self) -> bool:
-        """Whether its scratch directory has to be on the target's file system."""
-
-    def copy_all(
-        self, images: Sequence[ResolvedImage], place: Place, moved: Moved
-    ) -> Generator[ResolvedImage]:
-        """Copy *images*, each of another ID, and yield each as soon as all of it is in the store.
-        To be closed when no more is wanted.
-
-        It is there under its image ID alone: names are given later. Raises CommandError, DataError
-        and OSError.
         """
 
 

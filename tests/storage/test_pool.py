@@ -134,8 +134,12 @@ def test_progress_is_told_before_the_end(workers: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     "error",
-    [DataError("layer", "is damaged", hint="look"), OSError(28, "No space left on device", "x")],
-    ids=["data", "disk"],
+    [
+        DataError("layer", "is damaged", hint="look"),
+        OSError(28, "No space left on device", "x"),
+        CommandError(Command(argv=("sync",), purpose="flush it"), "failed", "Input/output error"),
+    ],
+    ids=["data", "disk", "program"],
 )
 def test_error_of_a_job_is_raised_as_it_was(error: Exception, workers: int) -> None:
     with pytest.raises(type(error)) as caught:

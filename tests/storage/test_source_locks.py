@@ -10,46 +10,17 @@ import pytest
 from installer_plugin.model import ResolvedImage
 from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
-from installer_plugin.stages.resolve import resolve
-from installer_plugin.storage.base import Backend, Place
+from installer_plugin.storage.engine.base import Place
 from installer_plugin.storage.engine.direct import DirectEngine
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.local import open_local_stores, stored_manifests
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.locks import LOCK_FILES
-from installer_plugin.storage.store.target_store import TargetStore, prepare
 from tests.support.commands import unshared
 from tests.support.images import ImageSources
 from tests.support.product import Lab, records
-from tests.support.stores import Store, copy_store
-from tests.support.values import bound
+from tests.support.stores import Store
 from tests.unit.test_locks import Other
-
-
-@pytest.fixture
-def source(image_sources: ImageSources, tmp_path: Path) -> Store:
-    """A store of our own, for others to write to."""
-    return copy_store(image_sources.store.root, tmp_path / "source")
-
-
-@pytest.fixture
-def images(source: Store, image_sources: ImageSources) -> tuple[ResolvedImage, ...]:
-    names = [bound(image_sources.app_a.name), bound(image_sources.app_b.name)]
-    with open_local_stores([source.root], RegistriesConf(aliases={})) as stores:
-        return resolve(names, [stores]).images
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    target = tmp_path / "target"
-    target.mkdir()
-    store = TargetStore(
-        physical_root=target, backend=Backend.OSTREE, bootc_dir=target / "ostree/bootc"
-    )
-    prepare(store)
-    scratch = store.bootc_dir / "scratch"
-    scratch.mkdir()
-    return Place(graph_root=store.graph_root, scratch=scratch)
 
 
 def _tried(store: Path) -> list[str]:

@@ -10,7 +10,8 @@ from installer_plugin.errors import DamagedStoreError, DataError
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.base import Engine, EngineChoice
+from installer_plugin.storage.base import EngineChoice
+from installer_plugin.storage.engine.base import Engine
 from installer_plugin.storage.engine.direct import DirectEngine
 from installer_plugin.storage.engine.direct_guards import Guard, Refusal, image_refusal
 from installer_plugin.storage.engine.podman import PodmanEngine

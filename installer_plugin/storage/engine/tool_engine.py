@@ -12,7 +12,7 @@ from pathlib import Path
 
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Runner
-from installer_plugin.storage.base import Moved, Place
+from installer_plugin.storage.engine.base import Moved, Place
 from installer_plugin.storage.engine.source_layers import require_own_content
 from installer_plugin.storage.engine.space import free_room
 
@@ -28,7 +28,7 @@ class ToolEngine(ABC):
     def copy_all(
         self, images: Sequence[ResolvedImage], place: Place, moved: Moved
     ) -> Generator[ResolvedImage]:
-        """See :class:`~installer_plugin.storage.base.Engine`."""
+        """See :class:`~installer_plugin.storage.engine.base.Engine`."""
         for number, image in enumerate(images):
             moved(image, 0)
             scratch = place.scratch / str(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,20 @@ from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
 from installer_plugin.process.pool_worker import Progress
+from installer_plugin.process.runner import Runner
 from installer_plugin.process.turns import Turns, turns
+from installer_plugin.storage.layer.page_cache import sync_file_system
+from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.layer.piece_ring import OrderedHash, Preparer, Ring, ring
-from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading, prove_layer
+from installer_plugin.storage.layer.proof import (
+    LayerClaim,
+    LayerProof,
+    LayerRoot,
+    Reading,
+    prove_layer,
+)
 from installer_plugin.storage.layer.proof_parts import Part, PartProof, joined_proof, prove_part
+from installer_plugin.storage.layer.read_back import StagedOrStored
 from installer_plugin.storage.layer.tree_copy import (
     READ_HINT,
     copy_part,
@@ -34,7 +44,7 @@ ENTRY_WORK = 1 << 10
 def layer_work(root: Rootfs, layer_id: str, size: int | None) -> int:
     """How much it is to read or write the layer of a store, in bytes of content; *size* of its stream."""
     try:
-        split = os.stat(f"overlay-layers/{layer_id}.tar-split.gz", dir_fd=root.fd).st_size
+        split = os.stat(split_path(layer_id), dir_fd=root.fd).st_size
     except OSError:
         split = 0  # whoever needs the file complains
     return (size or 0) + ENTRY_WORK * split
@@ -53,11 +63,19 @@ class CopyLayer:
     """Its content: making files takes the kernel longer when two processes do it in one file system."""
     shown: str = ""
     """The tree as messages show it."""
+    flushed: bool = False
+    """Whether all of it is to be on the disk when the job ends."""
 
     def run(self, progress: Progress) -> None:
         """See :func:`~installer_plugin.storage.layer.tree_copy.copy_tree`."""
         with self.opened() as (source, target):
             copy_tree(source, target, progress)
+        self.flush()
+
+    def flush(self) -> None:
+        """Bring the copy to the disk if that is wanted; raises CommandError."""
+        if self.flushed:
+            sync_file_system(self.target, Runner())
 
     @contextmanager
     def opened(self) -> Iterator[tuple[int, int]]:
@@ -65,7 +83,7 @@ class CopyLayer:
         with ExitStack() as stack:
             try:
                 store = stack.enter_context(Rootfs.open(self.store))
-                source = stack.enter_context(store.directory(f"overlay/{self.layer_id}/diff"))
+                source = stack.enter_context(store.directory(tree_path(self.layer_id)))
             except OSError as error:
                 message = f"cannot be read from the source: {error.strerror}"
                 raise DataError(self.shown or self.layer_id, message, hint=READ_HINT) from error
@@ -122,6 +140,7 @@ class CopyPart:
             if end() == self.count - 1:
                 finish_parts(source, target, links.fd)
                 self.links.rmdir()
+                self.layer.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +152,23 @@ class ProveLayer:
     claim: LayerClaim
     reading: Reading
     weight: int
+    staged: Path | None = None
+    """Where the layer and its parent may still be, laid out as in the store."""
 
     @property
     def shareable(self) -> int:
         """All of it."""
         return self.weight
 
+    def opened(self) -> AbstractContextManager[LayerRoot]:
+        """Where the layer is, open; raises OSError."""
+        if self.staged is None:
+            return Rootfs.open(self.store)
+        return StagedOrStored(self.staged, self.store)
+
     def run(self, progress: Progress) -> LayerProof:
         """See :func:`~installer_plugin.storage.layer.proof.prove_layer`."""
-        with Rootfs.open(self.store) as root:
+        with self.opened() as root:
             return prove_layer(root, self.claim, progress, self.reading)
 
     @contextmanager
@@ -152,7 +179,7 @@ class ProveLayer:
 
     def joined(self, results: Sequence[object]) -> LayerProof:
         """What the parts' proofs come to."""
-        with Rootfs.open(self.store) as root:
+        with self.opened() as root:
             parts = [part for part in results if isinstance(part, PartProof)]
             return joined_proof(root, self.claim, self.reading, parts)
 
@@ -177,7 +204,7 @@ class ProvePart:
         """See :func:`~installer_plugin.storage.layer.proof_parts.prove_part`."""
         layer = self.layer
         with ExitStack() as stack:
-            root = stack.enter_context(Rootfs.open(layer.store))
+            root = stack.enter_context(layer.opened())
             take_turn = stack.enter_context(self.chunks.taken())
             if not layer.reading.content:
                 return prove_part(root, layer.claim, layer.reading, Part(take_turn, progress, None))

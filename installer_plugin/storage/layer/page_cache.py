@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import READ_FLAGS, Rootfs
+from installer_plugin.process.runner import Command, Runner
 
 READ_AHEAD = 1 << 20
 """Bytes of a file that are asked for at once; the kernel's own reading ahead does the rest."""
+
+
+def sync_file_system(path: Path, runner: Runner) -> None:
+    """``syncfs(2)`` the file system that holds *path*; raises CommandError (EIO among others)."""
+    argv = ("sync", "--file-system", str(path))
+    runner.run(Command(argv=argv, purpose=f"flush the file system of {path}"))
 
 
 def open_untouched(name: str | bytes, folder: int) -> int:

@@ -11,15 +11,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from installer_plugin.errors import DataError
-from installer_plugin.files.rootfs import Rootfs
+from installer_plugin.files.rootfs import Resolved
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.crc64 import Crc64
 from installer_plugin.storage.layer.defects import Defect, Defects
 from installer_plugin.storage.layer.metadata_check import MetadataCheck
 from installer_plugin.storage.layer.page_cache import forget
+from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.layer.tar_header import HeaderReader
 from installer_plugin.storage.layer.tar_split import Entry, FileEntry, Segment, read_entries
 from installer_plugin.storage.layer.tar_stream import Hash, Progress, TarStream
@@ -53,6 +54,19 @@ class LayerProof:
     """Bytes of the tar stream."""
 
 
+class LayerRoot(Protocol):
+    """A directory laid out as a store is; paths lead nowhere else, as those of ``Rootfs``."""
+
+    def resolve(self, path: str) -> Resolved:
+        """Follow every link of *path*; raises OSError."""
+
+    def open_directory(self, path: str) -> int:
+        """A descriptor of a directory; raises OSError."""
+
+    def open_file(self, path: str) -> int:
+        """A descriptor of a regular file; raises OSError, and DataError for other types."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """How a layer is read."""
@@ -64,7 +78,7 @@ class Reading:
 
 
 def prove_layer(
-    root: Rootfs, claim: LayerClaim, progress: Progress, reading: Reading
+    root: LayerRoot, claim: LayerClaim, progress: Progress, reading: Reading
 ) -> LayerProof:
     """Read the layer *claim* of the store at *root* and compare; raises nothing but what *progress* does.
 
@@ -160,20 +174,20 @@ def _checksum(tree: LayerTree, place: Place, tick: Callable[[], None]) -> bytes:
     return checksum.digest()
 
 
-def opened_tree(root: Rootfs, layer_id: str, *, drop_cache: bool) -> LayerTree:
+def opened_tree(root: LayerRoot, layer_id: str, *, drop_cache: bool) -> LayerTree:
     """The layer's tree, to be closed by the caller; raises DataError."""
-    path = f"overlay/{layer_id}/diff"
+    path = tree_path(layer_id)
     with _located(path):
         if root.resolve(path).path != path:
             raise DataError(path, "is reached through a link, expected directories")
         return LayerTree(root.open_directory(path), drop_cache=drop_cache)
 
 
-def parent_root(root: Rootfs, parent: str | None) -> os.stat_result | None:
+def parent_root(root: LayerRoot, parent: str | None) -> os.stat_result | None:
     """Status of the parent layer's root; None for a base layer. Raises DataError."""
     if parent is None:
         return None
-    path = f"overlay/{parent}/diff"
+    path = tree_path(parent)
     with _located(path):
         fd = root.open_directory(path)
     try:
@@ -184,7 +198,7 @@ def parent_root(root: Rootfs, parent: str | None) -> os.stat_result | None:
 
 @contextmanager
 def stored_entries(
-    root: Rootfs, layer_id: str, *, drop_cache: bool = False
+    root: LayerRoot, layer_id: str, *, drop_cache: bool = False
 ) -> Iterator[Iterator[Entry]]:
     """What a layer's tar-split file has, until the context is left; raises DataError."""
     with stored_split(root, layer_id, drop_cache=drop_cache) as (file, path):
@@ -193,10 +207,10 @@ def stored_entries(
 
 @contextmanager
 def stored_split(
-    root: Rootfs, layer_id: str, *, drop_cache: bool = False
+    root: LayerRoot, layer_id: str, *, drop_cache: bool = False
 ) -> Iterator[tuple[BinaryIO, str]]:
     """A layer's tar-split file, open, and its path in the store; raises DataError."""
-    path = f"overlay-layers/{layer_id}.tar-split.gz"
+    path = split_path(layer_id)
     with _located(path):
         fd = root.open_file(path)
     with os.fdopen(fd, "rb") as file:

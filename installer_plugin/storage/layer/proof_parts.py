@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from installer_plugin.errors import DataError
-from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.defects import Defect, Defects
 from installer_plugin.storage.layer.metadata_check import Made, MetadataCheck
@@ -22,6 +21,7 @@ from installer_plugin.storage.layer.proof import (
     TAR_SPLIT,
     LayerClaim,
     LayerProof,
+    LayerRoot,
     Reading,
     Rebuild,
     opened_tree,
@@ -57,7 +57,7 @@ class Part:
     """Where the stream's bytes go; None when no content is read."""
 
 
-def prove_part(root: Rootfs, claim: LayerClaim, reading: Reading, part: Part) -> PartProof:
+def prove_part(root: LayerRoot, claim: LayerClaim, reading: Reading, part: Part) -> PartProof:
     """Read chunk after chunk that nobody else has; raises nothing but what the progress does."""
     defects = Defects()
     made: Made | None = None
@@ -95,7 +95,7 @@ def _is_read(chunk: Chunk, rebuild: Rebuild, preparer: Preparer | None) -> bool:
 
 
 def joined_proof(
-    root: Rootfs, claim: LayerClaim, reading: Reading, parts: Sequence[PartProof]
+    root: LayerRoot, claim: LayerClaim, reading: Reading, parts: Sequence[PartProof]
 ) -> LayerProof:
     """What the parts come to; the layer is read again unless they come to a proof."""
     size = sum(part.size for part in parts)
@@ -109,7 +109,9 @@ def joined_proof(
     return proof if proof.defects else LayerProof(defects=tuple(seen), size=proof.size)
 
 
-def _agree(root: Rootfs, claim: LayerClaim, reading: Reading, parts: Sequence[PartProof]) -> bool:
+def _agree(
+    root: LayerRoot, claim: LayerClaim, reading: Reading, parts: Sequence[PartProof]
+) -> bool:
     """Whether the parts together make the layer that is there, and nothing else."""
     defects = Defects()
     try:

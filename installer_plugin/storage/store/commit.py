@@ -16,6 +16,8 @@ from pathlib import Path
 from installer_plugin.errors import DataError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.process.runner import Runner
+from installer_plugin.storage.layer.page_cache import sync_file_system
+from installer_plugin.storage.layer.paths import split_path
 from installer_plugin.storage.store import locks
 from installer_plugin.storage.store.consistency import LINK_ID, SMALL_FILE
 from installer_plugin.storage.store.graph_root import IMAGES_JSON, LAYERS_JSON, GraphRoot
@@ -25,7 +27,6 @@ from installer_plugin.storage.store.records import (
     big_data_file_name,
     dump_records,
 )
-from installer_plugin.storage.store.target_store import sync_file_system
 
 LINK_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 LINK_LENGTH = 26
@@ -49,6 +50,8 @@ class SourceImage:
 
 def commit(source: SourceImage, graph_root: Path, staging: Path, runner: Runner) -> None:
     """Add *source*'s staged layers and its record, without names, to the store *graph_root*.
+
+    What is in *staging* is laid out as in the store.
 
     Layers that another writer has added meanwhile are left as they are. Raises DataError, OSError and
     CommandError; the records are then as before.
@@ -90,7 +93,7 @@ def _place_layer(chain: Sequence[StoredLayer], target: GraphRoot, staging: Path)
     over from the source could lead into another store's layer.
     """
     store, layer = chain[-1]
-    staged = staging / layer.id
+    staged = staging / "overlay" / layer.id
     link = "".join(secrets.choice(LINK_ALPHABET) for _ in range(LINK_LENGTH))
     _write(staged / "link", link)
     if layer.parent is not None:
@@ -101,10 +104,10 @@ def _place_layer(chain: Sequence[StoredLayer], target: GraphRoot, staging: Path)
     overlay, side = target.path / "overlay", target.path / "overlay-layers"
     _replace(staged, overlay / layer.id)
     (overlay / "l" / link).symlink_to(f"../{layer.id}/diff")
-    tar_split = f"{layer.id}.tar-split.gz"
-    _replace(staging / tar_split, side / tar_split)
+    tar_split = split_path(layer.id)
+    _replace(staging / tar_split, target.path / tar_split)
     if layer.big_data_names:
-        _replace(staging / f"{layer.id}.big-data", side / layer.id)
+        _replace(staging / "overlay-layers" / layer.id, side / layer.id)
 
 
 def _lower(target: GraphRoot, parent: str) -> str:

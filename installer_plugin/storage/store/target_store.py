@@ -12,8 +12,9 @@ from pathlib import Path
 
 from installer_plugin.errors import DataError
 from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.process.runner import Command, Runner
+from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import Backend
+from installer_plugin.storage.layer.page_cache import sync_file_system
 from installer_plugin.storage.store import locks
 
 RECEIPT_NAME = "bound-images.json"
@@ -135,9 +136,3 @@ def finish(store: TargetStore, runner: Runner) -> None:
         mark.touch(mode=0o600)
         mark.write_text("false")
     sync_file_system(store.graph_root, runner)
-
-
-def sync_file_system(path: Path, runner: Runner) -> None:
-    """``syncfs(2)`` the file system that holds *path*; raises CommandError (EIO among others)."""
-    argv = ("sync", "--file-system", str(path))
-    runner.run(Command(argv=argv, purpose=f"flush the file system of {path}"))
