@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from installer_plugin.errors import HostError
 from installer_plugin.process.procfs import lives
 
 PATIENCE_SECONDS = 5.0
 """How long a dead owner's lock may last: a child that was becoming another program has it still."""
 PAUSE_SECONDS = 0.05
+OPENING = "opening"
+"""Name of the lock file that lets one run at a time look at and open targets."""
 
 
 def owned_prefix(kind: str) -> str:
@@ -52,3 +56,30 @@ def _locked(fd: int, owner: int, patience: float) -> bool:
             time.sleep(PAUSE_SECONDS)
         else:
             return True
+
+
+@contextmanager
+def opening(state: Path) -> Iterator[None]:
+    """One run at a time: what is free when it is looked at is still free when it is opened.
+
+    Raises HostError when *state* cannot be made or belongs to somebody else.
+    """
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = state.lstat()
+        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+            raise HostError.of(
+                str(state),
+                "is not a directory that only we can write, expected one",
+                hint=f"remove {state}",
+            )
+        fd = os.open(state / OPENING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        message = f"cannot be made: {error.strerror}"
+        hint = "run as root, with a writable /run"
+        raise HostError.of(str(state), message, hint=hint) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -6,10 +6,8 @@ takes back exactly what that run did. Who owns a directory holds a lock on it (s
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +19,6 @@ from installer_plugin.block.owner_lock import claimed, owned_prefix
 from installer_plugin.block.undo_steps import ExportStep, LoopStep, Step, dump_step, parse_steps
 from installer_plugin.errors import (
     DataError,
-    HostError,
     InterruptedBySignal,
     Problem,
 )
@@ -30,8 +27,6 @@ from installer_plugin.process.runner import CommandError, Runner
 PREFIX = "target-"
 STEPS = "steps"
 """Name of the journal in a private directory."""
-OPENING = "opening"
-"""Name of the lock file that lets one run at a time look at and open targets."""
 HINT = "end what is using it; the next call of bootc-bound-images will try again to close it"
 
 
@@ -106,35 +101,8 @@ def _subject(step: Step) -> str:
     raise RuntimeError(step)
 
 
-@contextmanager
-def opening(state: Path) -> Iterator[None]:
-    """One run at a time: what is free when it is looked at is still free when it is opened.
-
-    Raises HostError when *state* cannot be made or belongs to somebody else.
-    """
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        seen = state.lstat()
-        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
-            raise HostError.of(
-                str(state),
-                "is not a directory that only we can write, expected one",
-                hint=f"remove {state}",
-            )
-        fd = os.open(state / OPENING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        message = f"cannot be made: {error.strerror}"
-        hint = "run as root, with a writable /run"
-        raise HostError.of(str(state), message, hint=hint) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 def close_stale(state: Path, runner: Runner) -> tuple[Problem, ...]:
-    """Close what runs that are gone have left; call inside :func:`opening`."""
+    """Close what runs that are gone have left; call inside :func:`owner_lock.opening`."""
     problems: list[Problem] = []
     for directory in sorted(state.glob(f"{PREFIX}*")):
         with suppress(FileNotFoundError, NotADirectoryError), claimed(directory, PREFIX) as ours:
@@ -157,7 +125,7 @@ def _close_recorded(directory: Path, runner: Runner) -> tuple[Problem, ...]:
 
 @contextmanager
 def private_directory(state: Path) -> Iterator[Path]:
-    """A fresh directory, held by us; call inside :func:`opening`. The journal removes it."""
+    """A fresh directory, held by us; call inside :func:`owner_lock.opening`. The journal removes it."""
     directory = Path(tempfile.mkdtemp(prefix=owned_prefix(PREFIX), dir=state))
     with claimed(directory, PREFIX):
         yield directory

@@ -12,7 +12,7 @@ from installer_plugin.cli import options as opt
 from installer_plugin.cli.completion import sources
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
-from installer_plugin.hosts.bootc.watchdog import close_abandoned
+from installer_plugin.hosts.bootc.abandoned import close_abandoned
 from installer_plugin.hosts.booted.proven_once import verify_once
 from installer_plugin.image_json import proven_json, resolved_json, verified_json
 from installer_plugin.model import Severity

@@ -18,11 +18,11 @@ from installer_plugin.block import owner_lock
 from installer_plugin.block import undo_journal as journal_module
 from installer_plugin.block.loop_ioctl import Backing
 from installer_plugin.block.loops import attach
+from installer_plugin.block.owner_lock import opening
 from installer_plugin.block.undo_journal import (
     PREFIX,
     Journal,
     close_stale,
-    opening,
     private_directory,
 )
 from installer_plugin.block.undo_steps import (

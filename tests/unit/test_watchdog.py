@@ -8,9 +8,9 @@ import pytest
 from installer_plugin.block.base import Key, OpenOptions
 from installer_plugin.errors import DataError
 from installer_plugin.events import Events
+from installer_plugin.hosts.bootc.abandoned import close_abandoned
 from installer_plugin.hosts.bootc.boot_block import Unproven
 from installer_plugin.hosts.bootc.entries_before import Before
-from installer_plugin.hosts.bootc.watchdog import close_abandoned
 from installer_plugin.process.runner import Runner
 from installer_plugin.request import Context
 from tests.block.scene import Told

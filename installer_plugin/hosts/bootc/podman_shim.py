@@ -30,9 +30,9 @@ from installer_plugin.errors import (
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.files.outlet import say
 from installer_plugin.hooks.phases import Phase
+from installer_plugin.hosts.bootc.abandoned import over
 from installer_plugin.hosts.bootc.boot_entries import Entries, held_back
 from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget
-from installer_plugin.hosts.bootc.watchdog import over
 from installer_plugin.process.procfs import find_process
 from installer_plugin.process.runner import Runner, our_program_argv
 from installer_plugin.process.signals import interruptible

@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 from installer_plugin.block.base import OpenedTarget
 from installer_plugin.block.luks import TokenError
+from installer_plugin.block.owner_lock import opening
 from installer_plugin.block.target import make_writable, open_target
-from installer_plugin.block.undo_journal import close_stale, opening
+from installer_plugin.block.undo_journal import close_stale
 from installer_plugin.declared import configured
 from installer_plugin.errors import (
     BoundImagesError,
@@ -27,6 +28,7 @@ from installer_plugin.events import Events, after_failure
 from installer_plugin.expectations import expected_of_resolved
 from installer_plugin.files.outlet import say
 from installer_plugin.hooks.phases import Phase
+from installer_plugin.hosts.bootc.abandoned import close_abandoned
 from installer_plugin.hosts.bootc.boot_block import Unproven
 from installer_plugin.hosts.bootc.boot_entries import held_back
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, SkipSpelling, Verb
@@ -37,7 +39,7 @@ from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarg
 from installer_plugin.hosts.bootc.mode import Mode, When, choose_mode, situation_of
 from installer_plugin.hosts.bootc.podman_shim import EVENTS, Outcome, Session, shim_script
 from installer_plugin.hosts.bootc.target_checks import require_opening, require_target
-from installer_plugin.hosts.bootc.watchdog import Guard, close_abandoned, guarding
+from installer_plugin.hosts.bootc.watchdog import Guard, guarding
 from installer_plugin.image_json import parse_verified
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.opening import UnopenedError

@@ -17,14 +17,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.block.owner_lock import claimed, owned_prefix
-from installer_plugin.block.undo_journal import opening
-from installer_plugin.errors import (
-    BoundImagesError,
-    HostError,
-    PreflightError,
-)
+from installer_plugin.block.owner_lock import opening, owned_prefix
+from installer_plugin.errors import HostError, PreflightError
 from installer_plugin.events import Events, after_failure
+from installer_plugin.hosts.bootc.abandoned import (
+    FAILURES,
+    PATIENCE_SECONDS,
+    PREFIX,
+    over,
+    settle,
+)
 from installer_plugin.hosts.bootc.boot_block import Unproven
 from installer_plugin.hosts.bootc.boot_entries import STAGE, reason_of
 from installer_plugin.process.runner import (
@@ -40,14 +42,9 @@ from installer_plugin.process.runner import (
 from installer_plugin.request import Context
 
 PROGRAM = "installer_plugin.hosts.bootc.watchdog"
-PREFIX = "unproven-"
-UNPROVEN = "the installation has ended before its images were proven"
-PATIENCE_SECONDS = 60.0
-"""How long the kernel may take to let go of a disk whose users were killed."""
 PAUSE_SECONDS = 0.5
 # The file stays open in what comes after; what says a word too much has nobody to hear it.
 WAIT = 'exec 9<"$1"; echo watching; shift; flock --exclusive 9; exec "$@" >/dev/null 2>&1'
-FAILURES = (BoundImagesError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,46 +149,13 @@ def _write_record(fd: int, record: Path, content: bytes) -> None:
         raise
 
 
-def over(record: Path) -> None:
-    """Nothing more is to be done about *record*, whatever happens from now on."""
-    record.unlink(missing_ok=True)
-
-
-def close_abandoned(state: Path, context: Context) -> None:
-    """Do what a guard that was killed has not done; what cannot be done is told."""
-    if os.geteuid() != 0 or not state.is_dir():
-        return
-    with opening(state):
-        records = sorted(state.glob(f"{PREFIX}*"))
-    for record in records:
-        try:
-            # A guard is waited for, which may be about to do it.
-            with claimed(record, PREFIX, PATIENCE_SECONDS) as ours:
-                if ours and record.exists():
-                    _settle(record, state, context.runner, context.events)
-        except FAILURES as error:
-            if not record.exists():
-                continue  # somebody else has done it
-            said = f"an installation has failed, and its target may boot: {error}"
-            context.events.warn(STAGE, f"{said}; keep it from booting, then remove {record}")
-
-
-def _settle(record: Path, state: Path, runner: Runner, events: Events) -> None:
-    content = record.read_bytes()
-    if content:  # else it was killed before it had begun
-        unproven = Unproven.parse(content, str(record), state)
-        unproven.keep_from_booting(UNPROVEN, runner, events)
-        events.step(STAGE, f"{unproven.before.target}: {UNPROVEN}: its boot entries are set aside")
-    over(record)
-
-
 def main(argv: Sequence[str]) -> None:
     """What the guard does once it is alone: ``RECORD``."""
     record = Path(argv[0])
     deadline = time.monotonic() + PATIENCE_SECONDS
     while record.exists():
         try:
-            _settle(record, record.parent, Runner(), Events())
+            settle(record, record.parent, Runner(), Events())
         except FAILURES:
             if time.monotonic() > deadline:
                 raise  # the next call of ours finds the record, and tells people
