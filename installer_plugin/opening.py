@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from installer_plugin.errors import (
 )
 from installer_plugin.events import Event, Events, Step, Warned
 from installer_plugin.files.rootfs import Rootfs
-from installer_plugin.files.scratch import scratch_directory
+from installer_plugin.files.scratch import scratch_directory, usual_place
 from installer_plugin.lockfile import LockedImage, parse_lock
 from installer_plugin.model import Platform
 from installer_plugin.process.pool import Crew
@@ -193,9 +192,7 @@ def _stored_image(work: Work) -> Iterator[Rootfs]:
 def _fetched_image(work: Work) -> Iterator[Rootfs]:
     source = work.request.source
     with ExitStack() as stack:
-        place = work.request.fetched or stack.enter_context(
-            scratch_directory(Path(tempfile.gettempdir()))
-        )
+        place = work.request.fetched or stack.enter_context(scratch_directory(usual_place()))
         store = fetch_image(source, place, work.runner)
         registries = RegistriesConf(aliases={})
         local = stack.enter_context(open_local_stores([store], registries))
@@ -208,7 +205,7 @@ def _fetched_image(work: Work) -> Iterator[Rootfs]:
 @contextmanager
 def _mounted(layers: Sequence[tuple[Path, LayerRecord]], work: Work) -> Iterator[Rootfs]:
     with (
-        scratch_directory(Path(tempfile.gettempdir())) as scratch,
+        scratch_directory(usual_place()) as scratch,
         mounted_layers(layers, work.request.source, scratch, work.runner) as root,
     ):
         yield root

@@ -13,10 +13,9 @@ from installer_plugin.cli.completion import sources
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.hosts.bootc.abandoned import close_abandoned
-from installer_plugin.hosts.booted.proven_once import verify_once
 from installer_plugin.image_json import proven_json, resolved_json, verified_json
-from installer_plugin.model import Severity
-from installer_plugin.request import TARGET_ITSELF
+from installer_plugin.model import Severity, VerifiedImage
+from installer_plugin.request import TARGET_ITSELF, Work
 from installer_plugin.stages import report
 
 
@@ -136,7 +135,7 @@ def verify(source: str, once: Path | None, **given: Unpack[Given]) -> None:
     def body() -> None:
         work = work_of(source, output.context, **given)
         close_abandoned(work.opening.state, output.context)
-        verified = verify_once(work, once) if once else pipeline.verify_target(work)
+        verified = _verified_once(work, once) if once else pipeline.verify_target(work)
         target = str(given["target"])
         images = [verified_json(image) for image in verified or ()]
         document = report.document("verify", target, images=images, proven_before=verified is None)
@@ -146,6 +145,13 @@ def verify(source: str, once: Path | None, **given: Unpack[Given]) -> None:
         output.result(text, document)
 
     run_to_exit(output, body)
+
+
+def _verified_once(work: Work, stamp: Path) -> tuple[VerifiedImage, ...] | None:
+    # For running systems alone.
+    from installer_plugin.hosts.booted.proven_once import verify_once  # noqa: PLC0415
+
+    return verify_once(work, stamp)
 
 
 @click.command(short_help="Pin every bound image of SOURCE to its digests.")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from installer_plugin.errors import BoundImagesError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 IN_A_STORE = "containers-storage:"
 _LAYOUTS = {
@@ -19,14 +22,13 @@ _LAYOUTS = {
     "docker-archive:": "a tar file that docker or podman has saved",
     "ssh://": "the podman of another host",
 }
-DIRECTORIES = CompletionItem("", type="dir")
 
 
 def sources(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer root directories and the images of the default stores."""
     if incomplete.startswith(IN_A_STORE):
         return _matching((f"{IN_A_STORE}{name}" for name in _image_names()), incomplete)
-    return [*_matching([IN_A_STORE], incomplete, "an image in a store"), DIRECTORIES]
+    return [*_matching([IN_A_STORE], incomplete, "an image in a store"), _directories()]
 
 
 def stores(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -39,7 +41,7 @@ def stores(_: click.Context, __: click.Parameter, incomplete: str) -> list[Compl
     ]
     # Once there is a path, the shell goes on with it alone.
     present = [] if incomplete else [str(path) for path in _default_stores() if path.is_dir()]
-    return [*offered, *_matching(present, incomplete, "a default store"), DIRECTORIES]
+    return [*offered, *_matching(present, incomplete, "a default store"), _directories()]
 
 
 def partitions(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -49,9 +51,18 @@ def partitions(_: click.Context, __: click.Parameter, incomplete: str) -> list[C
     return _matching(partition_names(), incomplete)
 
 
+def _directories() -> CompletionItem:
+    """What has the shell offer directories."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - for shells alone
+
+    return CompletionItem("", type="dir")
+
+
 def _matching(
     values: Iterable[str], incomplete: str, means: str | None = None
 ) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - for shells alone
+
     return [CompletionItem(each, help=means) for each in values if each.startswith(incomplete)]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +12,13 @@ from installer_plugin.errors import InterruptedBySignal
 
 PREFIX = "bound-images-scratch-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def usual_place() -> Path:
+    """Where programs make temporary files: ``$TMPDIR``, or else ``/tmp``."""
+    import tempfile  # noqa: PLC0415 - slow to load, and not every command makes files
+
+    return Path(tempfile.gettempdir())
 
 
 @contextmanager
@@ -42,10 +47,12 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
 
 def _remove(path: Path) -> None:
     """Remove a directory; a signal that comes meanwhile is raised when it has gone."""
+    from shutil import rmtree  # noqa: PLC0415 - as above
+
     try:
-        shutil.rmtree(path)
+        rmtree(path)
     except InterruptedBySignal:
-        shutil.rmtree(path)
+        rmtree(path)
         raise
 
 
@@ -54,6 +61,8 @@ def _claimed(parent: Path) -> tuple[Path, int]:
 
     Another run may take it for a stale one before we have the lock; then we make another.
     """
+    import tempfile  # noqa: PLC0415 - as above
+
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         with suppress(FileNotFoundError):
@@ -77,9 +86,11 @@ def remove_stale(parent: Path) -> None:
 
 def _remove_stale(path: Path) -> None:
     """Remove *path* if it is a directory that nobody is using; raises OSError."""
+    from shutil import rmtree  # noqa: PLC0415 - as above
+
     fd = os.open(path, _DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path)
+        rmtree(path)
     finally:
         os.close(fd)

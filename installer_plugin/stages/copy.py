@@ -25,7 +25,6 @@ from installer_plugin.storage.engine.space import (
     scratch_need,
 )
 from installer_plugin.storage.layer.read_back import ReadBack
-from installer_plugin.storage.source.layout_view import layout_manifests
 from installer_plugin.storage.source.local import stored_manifests
 from installer_plugin.storage.store.complete_image import (
     Completion,
@@ -234,6 +233,9 @@ def _manifests(image: ResolvedImage) -> Manifests:
     if image.source.kind is SourceKind.CONTAINERS_STORAGE:
         return stored_manifests(image.source)
     if image.source.kind in LAYOUTS:
+        # Reads layouts and archives, which most sources are not.
+        from installer_plugin.storage.source.layout_view import layout_manifests  # noqa: PLC0415
+
         return layout_manifests(image.source, image.manifest_digests)
     return {}
 

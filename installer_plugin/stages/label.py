@@ -6,12 +6,11 @@ ours to label. The build host needs no SELinux of its own.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from installer_plugin.errors import CopyError, DataError, Problem, VerificationError
 from installer_plugin.events import Events
-from installer_plugin.files.scratch import scratch_directory
+from installer_plugin.files.scratch import scratch_directory, usual_place
 from installer_plugin.process.runner import CommandError, Runner, find_tool
 from installer_plugin.storage.layer.page_cache import sync_file_system
 from installer_plugin.storage.selinux import (
@@ -38,7 +37,7 @@ def label(graph_root: Path, policy: Policy | None, events: Events, runner: Runne
         return
     events.step(STAGE, f"labelling by the policy {policy.name} of {policy.where}")
     try:
-        with scratch_directory(Path(tempfile.gettempdir())) as scratch:
+        with scratch_directory(usual_place()) as scratch:
             label_store(graph_root, policy, scratch, runner)
         sync_file_system(graph_root, runner)
     except CommandError as error:
@@ -64,7 +63,7 @@ def verify_labels(
         return ()
     events.step("verify", f"reading labels, expecting those of the policy {policy.name}")
     try:
-        with scratch_directory(Path(tempfile.gettempdir())) as scratch:
+        with scratch_directory(usual_place()) as scratch:
             wrong = wrong_labels(graph_root, policy, scratch, runner)
     except CommandError as error:
         raise VerificationError(error.problem(str(graph_root), hint=SETFILES_HINT)) from error

@@ -16,6 +16,7 @@ from installer_plugin.errors import DataError, Problem
 from installer_plugin.events import iec
 from installer_plugin.lockfile import LockedImage
 from installer_plugin.model import (
+    LAYOUTS,
     Finding,
     Platform,
     ResolvedImage,
@@ -36,7 +37,6 @@ from installer_plugin.storage.engine.space import (
     scratch_room,
 )
 from installer_plugin.storage.selinux import SETFILES, SETFILES_HINT, Policy
-from installer_plugin.storage.source.layout_blobs import blob_problems
 from installer_plugin.storage.source.platforms import runs
 from installer_plugin.storage.store.consistency import store_problems
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -163,7 +163,7 @@ def check_sources(plan: Plan, crew: Crew) -> tuple[tuple[Problem, ...], Whole]:
         missing = None  # the target's store is damaged: check_target says so
     wanted = plan.images if missing is None else [image for image, _ in missing.values()]
     images = {image.image_id: image for image in wanted}.values()
-    blobs = tuple(problem for image in images for problem in blob_problems(image))
+    blobs = tuple(_blob_problems([image for image in images if image.source.kind in LAYOUTS]))
     stored, whole = check_stored(
         SourceCheck(
             images=[
@@ -179,6 +179,15 @@ def check_sources(plan: Plan, crew: Crew) -> tuple[tuple[Problem, ...], Whole]:
         crew,
     )
     return (*blobs, *stored), whole
+
+
+def _blob_problems(images: Sequence[ResolvedImage]) -> Iterator[Problem]:
+    if images:
+        # Reads layouts and archives, which most sources are not.
+        from installer_plugin.storage.source.layout_blobs import blob_problems  # noqa: PLC0415
+
+        for image in images:
+            yield from blob_problems(image)
 
 
 def check_lock(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +78,8 @@ def _folder_fault(folder: Path) -> str:
             if error.errno != errno.EOPNOTSUPP:
                 raise
             # This file system knows none without a name.
+            import tempfile  # noqa: PLC0415 - slow to load
+
             Path(tempfile.mkdtemp(prefix=".", dir=folder)).rmdir()
     except OSError as error:
         return f"{folder}: {error.strerror}"

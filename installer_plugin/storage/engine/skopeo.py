@@ -8,7 +8,6 @@ from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Command
 from installer_plugin.storage.base import search_order
 from installer_plugin.storage.engine.tool_engine import StoreToolEngine
-from installer_plugin.storage.source.layout_view import layout_view
 from installer_plugin.storage.tool_argv import (
     copy_argv,
     source_store_spec,
@@ -40,6 +39,8 @@ class SkopeoEngine(StoreToolEngine):
         if location.kind is SourceKind.CONTAINERS_STORAGE:
             spec = source_store_spec(search_order(image, self.stores), scratch)
             return f"containers-storage:{spec}@{location.item}"
+        from installer_plugin.storage.source.layout_view import layout_view  # noqa: PLC0415 - see store_option
+
         view = scratch / "layout"
         layout_view(location, image.digest, view)
         return f"oci:{view}"

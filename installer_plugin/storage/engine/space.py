@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer_plugin.events import iec
+from installer_plugin.files.scratch import usual_place
 from installer_plugin.model import DiffId, Layer, ResolvedImage, SourceKind
 from installer_plugin.process.foreign_texts import is_quota
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -72,7 +72,7 @@ def room_hint(error: OSError | str, places: Sequence[Path], need: int = 1 << 20)
         return "raise the limit of the kernel (sysctl fs.inotify.max_user_watches)"
     if "xattr" in said:
         return "the target's file system cannot hold that extended attribute: use xfs, for example"
-    temporary = Path(tempfile.gettempdir())
+    temporary = usual_place()
     by_device = {path.stat().st_dev: path for path in reversed((*places, Path("/tmp"), temporary))}  # noqa: S108
     rooms = [(path, free_room(path)) for path in reversed(by_device.values())]
     written = {path.stat().st_dev for path in places}

@@ -6,7 +6,6 @@ Formats: containers-storage.conf(5), containers-registries.conf(5). Only root's 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +150,8 @@ class _Toml:
             raise DataError(str(file), f"cannot be read: {error.strerror}") from error
         if len(content) > _CONF_LIMIT:
             raise DataError(str(file), f"is longer than {_CONF_LIMIT} bytes, expected a small file")
+        import tomllib  # noqa: PLC0415 - slow to load, and a target is proven without it
+
         try:
             return cls(tomllib.loads(content.decode()), str(file))
         except (ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from installer_plugin.errors import DataError, Problem
-from installer_plugin.model import LAYOUTS, Layer, ManifestDigest, ResolvedImage, SourceKind
+from installer_plugin.model import Layer, ManifestDigest, ResolvedImage, SourceKind
 from installer_plugin.storage.source.archive import ZstdError, uncompressed
 from installer_plugin.storage.source.layout_files import LayoutFiles, open_layout
 from installer_plugin.storage.store.manifests import parse_manifest
@@ -28,12 +28,10 @@ _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, Dat
 
 
 def blob_problems(image: ResolvedImage) -> Iterator[Problem]:
-    """Layers whose content is not what the image's manifest and config say; nothing for other sources.
+    """Layers of an image in a layout whose content is not what its manifest and config say.
 
     All of the layers is read.
     """
-    if image.source.kind not in LAYOUTS:
-        return
     files = open_layout(image.source.kind, Path(image.source.store))
     shown = image.source.store
     try:

@@ -13,10 +13,8 @@ from installer_plugin.errors import DataError
 from installer_plugin.model import LAYOUTS, SourceKind
 from installer_plugin.process.runner import Runner
 from installer_plugin.storage.base import STORE_FORMS, ImageSource
-from installer_plugin.storage.source.layout_source import LayoutSource
 from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.source.searching import Searching
-from installer_plugin.storage.source.ssh import SshSource, parse_address
 from installer_plugin.storage.store.drivers import other_driver, way_out
 from installer_plugin.storage.store.graph_root import IMAGES_JSON
 
@@ -55,6 +53,8 @@ def parse_source_spec(text: str) -> SourceSpec:
             stands_for=_reference(layout["reference"], text),
         )
     if text.startswith("ssh://"):
+        from installer_plugin.storage.source.ssh import parse_address  # noqa: PLC0415 - see below
+
         parse_address(text)
         return SourceSpec(kind=SourceKind.SSH, place=text)
     path = text.removeprefix("containers-storage:")
@@ -101,8 +101,13 @@ def open_sources(
 
 
 def _source(spec: SourceSpec, searching: Searching, runner: Runner) -> ImageSource:
+    # Most images come from local stores, for which none of this has to be loaded.
     if spec.kind is SourceKind.SSH:
+        from installer_plugin.storage.source.ssh import SshSource  # noqa: PLC0415
+
         return SshSource(spec.place, runner)
+    from installer_plugin.storage.source.layout_source import LayoutSource  # noqa: PLC0415
+
     return LayoutSource(spec.kind, Path(spec.place), searching, stands_for=spec.stands_for)
 
 

@@ -7,8 +7,9 @@ images.go, Save). What has no record does not exist for the store.
 
 from __future__ import annotations
 
-import secrets
+import os
 import shutil
+from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,6 @@ from installer_plugin.storage.store.records import (
     dump_records,
 )
 
-LINK_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 LINK_LENGTH = 26
 """Of the short names in ``overlay/l`` (containers/storage drivers/overlay, generateID)."""
 DROPPED_KEYS = frozenset(("names", "names-history", "mapped-layers"))
@@ -94,7 +94,7 @@ def _place_layer(chain: Sequence[StoredLayer], target: GraphRoot, staging: Path)
     """
     store, layer = chain[-1]
     staged = staging / "overlay" / layer.id
-    link = "".join(secrets.choice(LINK_ALPHABET) for _ in range(LINK_LENGTH))
+    link = b32encode(os.urandom(LINK_LENGTH)).decode()[:LINK_LENGTH]
     _write(staged / "link", link)
     if layer.parent is not None:
         _write(staged / "lower", _lower(target, layer.parent))

@@ -6,7 +6,6 @@ mismatch"). bootc's own podman runs with the store mounted at one fixed path and
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -49,6 +48,8 @@ _HINT = "remove the database: podman was run on this store with --root, which no
 
 def _sqlite_path(store: GraphRoot, name: str) -> str | None:
     """The graph root in the one row of the table that podman compares its configuration with."""
+    import sqlite3  # noqa: PLC0415 - slow to load, and few stores have a database
+
     content = store.read(name, LIMIT)
     try:
         with closing(sqlite3.connect(":memory:")) as database:
