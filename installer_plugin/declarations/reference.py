@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_NAME_LENGTH = 255
 """Characters of domain and path together, as containers-storage and registries allow."""
@@ -92,6 +93,7 @@ class ImageReference:
         return ImageReference(domain=domain, path=path, tag=tag, digest=self.digest)
 
 
+@lru_cache(maxsize=1024)  # each name is compared with those of all other images
 def parse_reference(text: str) -> ImageReference:
     """Take *text* apart; raises ValueError that says what is wrong and at which character."""
     if not text:

@@ -65,7 +65,10 @@ class UnitDirectories:
         return found is not None and self._leads_to(found, path)
 
     def _leads_to(self, link: str, path: str) -> bool:
-        return self._root.exists(link) and self._root.resolve(link).path == path
+        try:
+            return self._root.resolve(link).path == path
+        except OSError:
+            return False
 
     def scan(self) -> Scanned:
         """Load every unit that the system's generator finds; raises OSError."""
@@ -96,11 +99,18 @@ class UnitDirectories:
         drop_ins, _ = self._drop_ins(name, path, self.rules.drop_ins)
         return QuadletUnit(
             name=name,
-            path=self._root.resolve(path).path if self._root.exists(path) else path,
+            path=self._followed(path),
             text=text,
             own=own,
             merged=own.merged(drop_ins),
         )
+
+    def _followed(self, path: str) -> str:
+        """Where *path* leads; a link that leads nowhere stays where it is."""
+        try:
+            return self._root.resolve(path).path
+        except OSError:
+            return path
 
     def name_of(self, link: str) -> str:
         """The name by which Quadlet knows the unit that *link* leads to; raises OSError.
@@ -127,17 +137,22 @@ class UnitDirectories:
                 return path
         return None
 
-    def load(self, name: str, path: str, rule: DropIns | None = None) -> Loaded:
-        """Load the unit *name* from *path*; raises DataError when its own file is not readable.
+    def load(self, name: str, path: str) -> Loaded:
+        """Load the unit *name* from *path*, with the drop-ins that apply for the root's podman.
 
-        Drop-ins apply as they do for the root's podman, or by another *rule*.
+        Raises DataError when its own file is not readable.
         """
         text = _read(self._root, path)
         own = parse_unit(text, printable(path))
-        drop_ins, errors = self._drop_ins(name, path, rule or self.rules.drop_ins)
+        drop_ins, errors = self._drop_ins(name, path, self.rules.drop_ins)
         merged = own.merged(drop_ins)
         unit = QuadletUnit(name=name, path=path, text=text, own=own, merged=merged)
         return Loaded(unit, tuple(errors))
+
+    def merged_by(self, unit: QuadletUnit, rule: DropIns) -> Unit:
+        """A loaded unit with the drop-ins that apply by another rule; those with errors are left out."""
+        drop_ins, _ = self._drop_ins(unit.name, unit.path, rule)
+        return unit.own.merged(drop_ins)
 
     def shadow(self, name: str, path: str) -> str | None:
         """Path of another unit that Quadlet takes instead of *path* for *name*, if there is one."""

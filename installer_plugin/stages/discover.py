@@ -160,9 +160,7 @@ class _Entry:
             for rule in DropIns
             if rule.is_current
             for own in (_value(unit.merged, kind),)
-            for other in (
-                _value(self._directories.load(unit.name, unit.path, rule).unit.merged, kind),
-            )
+            for other in (_value(self._directories.merged_by(unit, rule), kind),)
             if own != other
         )
 
