@@ -54,7 +54,7 @@ NOT_FOR_ONE_COMMAND = (
     "secrets",
 )
 NOT_FOR_PROOF = ("tempfile", "tomllib")
-NOT_FOR_WORKERS = ("click", "dataclasses", "inspect", "logging", "tempfile")
+NOT_FOR_WORKERS = ("click", "logging", "tempfile")
 
 
 class Seen:
