@@ -35,6 +35,7 @@ from installer_plugin.model import (
     Finding,
     ImageId,
     ResolvedImage,
+    SourceKind,
     VerifiedImage,
 )
 from installer_plugin.opening import Opened, read_lock, require_target, scratch_places
@@ -137,6 +138,8 @@ def checked(work: Work, opened: Opened, known: Known) -> Known:
         known = resolved(work, opened, known)
     if known.bound:
         creation_time(work.context.env)
+    stored = [x for x in known.images if x.source.kind is SourceKind.CONTAINERS_STORAGE]
+    opened.crew.expect(sum(image.size for image in stored))
     known = _with_engines(work, opened, known)
     target = require_target(work.request) if work.request.target else None
     with configured():

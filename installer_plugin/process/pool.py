@@ -87,18 +87,29 @@ class Crew:
             elif jobs:
                 yield from _joined(_done_here(schedule), jobs)
 
+    def expect(self, work: int) -> None:
+        """Start what *work* bytes are worth, to be ready when there are jobs."""
+        count = self._worth(work)
+        if count > 1:
+            self._start(count)
+
     def worth(self, jobs: Sequence[Job]) -> int:
         """How many workers *jobs* are worth."""
-        least = WORTH_ANOTHER if self._workers else WORTH_A_PROCESS
-        if sum(job.weight for job in jobs) < least:
-            return 1
-        return min(usable_processors(), MAX_WORKERS)
+        return self._worth(sum(job.weight for job in jobs))
 
-    def _by_processes(self, schedule: Schedule, count: int) -> Generator[Moved | _Results]:
+    def _worth(self, work: int) -> int:
+        least = WORTH_ANOTHER if self._workers else WORTH_A_PROCESS
+        return min(usable_processors(), MAX_WORKERS) if work >= least else 1
+
+    def _start(self, count: int) -> Sequence[_Process]:
+        """So many processes that live."""
         self._workers = [worker for worker in self._workers if not worker.thread.done()]
         while len(self._workers) < count:
             self._workers.append(_Process(self._runner))
-        workers = self._workers[:count]
+        return self._workers[:count]
+
+    def _by_processes(self, schedule: Schedule, count: int) -> Generator[Moved | _Results]:
+        workers = self._start(count)
         work = _Work(schedule, [worker.give for worker in workers])
         finished = False
         try:
@@ -167,10 +178,14 @@ class _Process:
                 hear(self._failed)
 
     def close(self) -> None:
-        """Let the process end and wait for it; raises what none of its messages may raise."""
+        """Let the process end and wait for it; raises what none of its messages may raise.
+
+        The pipe stays open meanwhile: a process that has just been started is still to open it.
+        """
+        os.write(self._jobs[1], pickle.dumps(None))
+        self._threads.shutdown()
         for fd in self._jobs:
             os.close(fd)
-        self._threads.shutdown()
         self.thread.result()
 
     def _follow(self, runner: Runner) -> None:

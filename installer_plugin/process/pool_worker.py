@@ -10,7 +10,7 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -138,14 +138,13 @@ class Inbox:
 
 
 def main(words: Sequence[str]) -> None:
-    """Do the jobs that come through the pipe of that name, until its other end is closed."""
+    """Do the jobs that come through the pipe of that name, with their numbers, until None comes."""
 
     def tell(message: Message) -> None:
         sys.stdout.writelines(lines_of(message))
         sys.stdout.flush()
 
     (pipe,) = words
-    with Path(pipe).open("rb") as jobs, suppress(EOFError):
-        while True:
-            index, job = pickle.load(jobs)  # noqa: S301 - from a program of ours
-            work_off(index, job, tell)
+    with Path(pipe).open("rb") as jobs:
+        while task := pickle.load(jobs):  # noqa: S301 - from a program of ours
+            work_off(*task, tell)

@@ -339,6 +339,16 @@ def test_processes_are_kept_for_the_next_jobs_and_ended_with_the_crew() -> None:
     assert not any(map(lives, first))
 
 
+def test_processes_are_started_before_there_are_jobs_if_they_will_be_worth_it() -> None:
+    with Crew(Runner()) as crew:
+        crew.expect(WORTH_A_PROCESS - 1)
+        assert crew._workers == []
+        crew.expect(WORTH_A_PROCESS)
+        assert len(crew._workers) == crew.worth([Told("a", WORTH_A_PROCESS)])
+        threads = [worker.thread for worker in crew._workers]
+    assert all(thread.done() for thread in threads)
+
+
 @pytest.mark.parametrize(
     "broken",
     [Broken(DataError("layer", "is damaged")), Dies(), Broken(RuntimeError("a bug"))],
