@@ -147,4 +147,5 @@ def main(words: Sequence[str]) -> None:
     (pipe,) = words
     with Path(pipe).open("rb") as jobs:
         while task := pickle.load(jobs):  # noqa: S301 - from a program of ours
-            work_off(*task, tell)
+            index, job = task
+            work_off(index, job, tell)

@@ -217,7 +217,7 @@ def _read_back(store: GraphRoot, options: VerifyOptions) -> dict[LayerClaim, Lay
     found = {}
     for each in options.read_back:
         with suppress(OSError, DataError):  # whoever reads the layer says what is wrong
-            if layer_files(store.root, each.claim.id) == each.files:
+            if layer_files(store.root, each.claim) == each.files:
                 found[each.claim] = each.proof
     return found
 

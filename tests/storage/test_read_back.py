@@ -29,6 +29,7 @@ from installer_plugin.storage.engine import staging
 from installer_plugin.storage.engine.select import Surroundings, select_engines
 from installer_plugin.storage.layer.jobs import ProveLayer
 from installer_plugin.storage.layer.paths import split_path, tree_path
+from installer_plugin.storage.layer.proof import LayerClaim
 from installer_plugin.storage.layer.read_back import StagedOrStored, layer_files
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.target_store import TargetStore
@@ -36,6 +37,7 @@ from tests.support.commands import run
 from tests.support.images import ImageSources
 from tests.support.sources import SourceRootBuilder
 from tests.support.stores import Store
+from tests.support.values import diff_id
 
 PROCESSORS = 2
 
@@ -72,6 +74,12 @@ class Scene:
         """IDs of the layers that the target has."""
         with GraphRoot.open(self.target.graph_root) as root:
             return sorted(root.load().layers)
+
+    def standing_on(self, layer: str) -> list[str]:
+        """A layer and those that it is the parent of."""
+        with GraphRoot.open(self.target.graph_root) as root:
+            layers = root.load().layers.values()
+        return [each.id for each in layers if layer in {each.id, each.parent}]
 
     def copy(self, *, read_back: bool = True) -> Copied:
         """Copy everything directly."""
@@ -198,8 +206,8 @@ def _remove_split(root: Path, layer: str) -> None:
     (root / split_path(layer)).unlink()
 
 
-@pytest.mark.parametrize("change", [_replace_tree, _replace_split, _rewrite_split])
-def test_layer_of_other_files_than_those_that_were_read_is_read(
+@pytest.mark.parametrize("change", [_replace_split, _rewrite_split])
+def test_layer_of_another_tar_split_file_than_was_read_is_read(
     scene: Scene, read: list[str], change: Callable[[Path, str], None]
 ) -> None:
     there = scene.copy()
@@ -210,12 +218,24 @@ def test_layer_of_other_files_than_those_that_were_read_is_read(
     assert read == [changed]
 
 
+def test_layer_of_another_tree_than_was_read_is_read_and_those_on_it(
+    scene: Scene, read: list[str]
+) -> None:
+    there = scene.copy()
+    (base,) = (layer for layer in scene.layers if len(scene.standing_on(layer)) == 3)
+    _replace_tree(scene.target.graph_root, base)
+    read.clear()
+    scene.verify(there)
+    assert sorted(read) == sorted(scene.standing_on(base))
+
+
 @pytest.mark.parametrize("change", [_remove_tree, _remove_split])
 def test_layer_that_has_lost_something_since_is_reported_as_always(
     scene: Scene, change: Callable[[Path, str], None]
 ) -> None:
     there = scene.copy()
-    change(scene.target.graph_root, scene.layers[0])
+    for layer in scene.layers:
+        change(scene.target.graph_root, layer)
     assert scene.problems(there) == scene.problems(_nothing())
 
 
@@ -270,5 +290,6 @@ def test_files_of_a_layer_are_what_they_seem(tmp_path: Path) -> None:
     _stage(tmp_path, "a")
     (tmp_path / split_path("a")).unlink()
     (tmp_path / split_path("a")).mkdir()
+    claim = LayerClaim(id="a", parent=None, diff_id=diff_id("a"), size=None)
     with Rootfs.open(tmp_path) as root, pytest.raises(DataError, match="expected a regular file"):
-        layer_files(root, "a")
+        layer_files(root, claim)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from installer_plugin.errors import DataError, is_full
-from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.pool_worker import Ended
 from installer_plugin.process.schedule import Needs
 from installer_plugin.storage.engine.base import Place
@@ -24,7 +23,12 @@ from installer_plugin.storage.layer.jobs import (
 )
 from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, Reading
-from installer_plugin.storage.layer.read_back import LayerFiles, ReadBack, layer_files
+from installer_plugin.storage.layer.read_back import (
+    LayerFiles,
+    ReadBack,
+    StagedOrStored,
+    layer_files,
+)
 from installer_plugin.storage.layer.tree_copy import READ_HINT
 from installer_plugin.storage.store.commit import StoredLayer
 from installer_plugin.storage.store.graph_root import GraphRoot
@@ -102,7 +106,7 @@ def reading_back(
     at = {copy.layer_id: number for number, copy in enumerate(copies)}
     jobs, proofs = list(copies), list[ProveLayer]()
     needs, files = dict[int, Collection[int]](), dict[str, LayerFiles]()
-    with Rootfs.open(place.scratch) as root:
+    with StagedOrStored(place.scratch, place.graph_root) as root:
         for number, ((_, layer), copy) in enumerate(zip(layers, copies, strict=True)):
             if copy.weight < WORTH_A_FLUSH or layer.diff_id is None:
                 continue
@@ -114,7 +118,7 @@ def reading_back(
             proofs.append(
                 ProveLayer(place.graph_root, claim, Reading(), copy.weight, place.scratch)
             )
-            files[layer.id] = layer_files(root, layer.id)
+            files[layer.id] = layer_files(root, claim)
     return ReadingBack(tuple(jobs), tuple(proofs), needs, files)
 
 

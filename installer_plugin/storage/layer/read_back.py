@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from installer_plugin.files.rootfs import Closing, Resolved, Rootfs
 from installer_plugin.storage.layer.paths import split_path, tree_path
-from installer_plugin.storage.layer.proof import LayerClaim, LayerProof
+from installer_plugin.storage.layer.proof import LayerClaim, LayerProof, LayerRoot
 
 T = TypeVar("T")
 
@@ -24,8 +24,8 @@ T = TypeVar("T")
 class LayerFiles:
     """What tells the files of a layer from all others on the file system."""
 
-    tree: tuple[int, int]
-    """Device and inode number of its directory."""
+    trees: tuple[tuple[int, int], ...]
+    """Device and inode number of its directory, and of its parent's, which it is compared with."""
     split: tuple[int, int, int, int]
     """The same of its tar-split file, its size, and when it was written, in nanoseconds."""
 
@@ -75,14 +75,20 @@ class StagedOrStored(Closing):
             return look(store)
 
 
-def layer_files(root: Rootfs, layer_id: str) -> LayerFiles:
-    """The files of a layer in the store or staging directory *root*; raises OSError and DataError."""
-    with ExitStack() as stack:
-        tree = stack.enter_context(root.directory(tree_path(layer_id)))
-        split = root.open_file(split_path(layer_id))
-        stack.callback(os.close, split)
-        folder, file = os.fstat(tree), os.fstat(split)
+def layer_files(root: LayerRoot, claim: LayerClaim) -> LayerFiles:
+    """The files that the proof of a layer reads; raises OSError and DataError."""
+    ids = (claim.id, claim.parent) if claim.parent else (claim.id,)
+    trees = [_status(root.open_directory(tree_path(id_))) for id_ in ids]
+    split = _status(root.open_file(split_path(claim.id)))
     return LayerFiles(
-        (folder.st_dev, folder.st_ino),
-        (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns),
+        tuple((tree.st_dev, tree.st_ino) for tree in trees),
+        (split.st_dev, split.st_ino, split.st_size, split.st_mtime_ns),
     )
+
+
+def _status(fd: int) -> os.stat_result:
+    """The status of an open file, which is closed."""
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
