@@ -1,4 +1,4 @@
-"""``tests/bench/run [--case NAME]... [--fs KIND]... [--way NAME]... [--bootc FILE] [--json]``, and more."""
+"""``tests/bench/run [--case NAME]... [--fs KIND]... [--way NAME]... [--growth] [--json]``, and more."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from osroot import declare
 
 import installer_plugin
+from tests.bench.growth import print_growth
 from tests.bench.installs import installer
 from tests.bench.measure import Cost, Devices, measure
 from tests.bench.ways import INSTALLS, WAYS, Setting
@@ -40,6 +41,9 @@ def main() -> None:
         for name in options.case or ["reference"]:
             with _source(CASES[name], Path(work) / name, options) as setting:
                 for kind in options.fs or ["ext4", "xfs"]:
+                    if options.growth:
+                        _print_growth(name, replace(setting, kind=kind), Path(work))
+                        continue
                     here = replace(setting, kind=kind)
                     found = _costs(here, _ways(options.way), Path(work))
                     rows += _rows(name, kind, found)
@@ -57,6 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--way", action="append", choices=[*WAYS, INSTALL])
     parser.add_argument("--bootc", type=Path, help="what installs, in the stand-in's place")
     parser.add_argument("--suite", default="sid", help="the Debian suite of its OS")
+    parser.add_argument("--growth", action="store_true", help="what more processors would do")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"))  # noqa: S108 - mkdtemp parent
     return parser.parse_args()
@@ -107,6 +112,14 @@ def _costs(setting: Setting, ways: list[str], work: Path) -> dict[str, Cost]:
             if way == "ours":
                 costs["second run"] = measure(commands[way](here), devices, env)
     return costs
+
+
+def _print_growth(name: str, setting: Setting, work: Path) -> None:
+    sys.stdout.write(f"\n{name} on {setting.kind}\n")
+    with tempfile.TemporaryDirectory(dir=work) as folder, ExitStack() as stack:
+        make = LoopFsFactory(Path(folder), stack)
+        target = make("xfs" if setting.kind == "xfs" else "ext4", FREE_BYTES)
+        print_growth(setting.store.root, setting.source_root, target.mount)
 
 
 def _rows(case: str, kind: str, costs: dict[str, Cost]) -> list[Row]:
