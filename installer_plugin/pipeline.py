@@ -6,22 +6,18 @@ Nothing is written while a problem is known: all of them are raised together fir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from installer_plugin.block.target import forget_memory, make_writable
-from installer_plugin.declared import configured, nothing_bound
-from installer_plugin.demands import demands_of
 from installer_plugin.errors import ConfigError
 from installer_plugin.files.atomic import replace_file
 from installer_plugin.lockfile import dump_lock, lock_images
-from installer_plugin.model import CopiedImage, Expected, Finding, ResolvedImage, VerifiedImage
+from installer_plugin.model import CopiedImage, Finding, ResolvedImage, VerifiedImage
 from installer_plugin.opening import Opened, on_target, require_target
-from installer_plugin.request import TARGET_ITSELF, Work
+from installer_plugin.request import Work
 from installer_plugin.stages.record import pair
-from installer_plugin.stages.report import undeclared_text
-from installer_plugin.stages.verify import VerifyOptions
 from installer_plugin.steps import (
     Known,
     checked,
@@ -30,8 +26,6 @@ from installer_plugin.steps import (
     copied_and_read_back,
     discovered,
     labelled,
-    policy_for,
-    prove,
     recorded,
     resolved,
     verified,
@@ -154,33 +148,6 @@ def copy_images(work: Work, doing: Mapping[Stage, Step] = AT_ONCE) -> Finished:
             planned=known.images if work.request.dry_run else (),
             findings=known.findings,
         )
-
-
-def verify_target(
-    work: Work, also: Sequence[Expected] = (), options: VerifyOptions | None = None
-) -> tuple[VerifiedImage, ...]:
-    """Read a finished target again; empty when its deployments declare no bound images at all.
-
-    What to expect comes from its deployments, its receipt, a lock file and ``--source``, whichever
-    there are, and from *also*. What its receipt lists and no deployment declares any more is named, and
-    not expected. Without any of them there is nothing to prove, which is an error of the
-    caller. Nothing is written, not even by the journal of a disk's file system.
-    """
-    with on_target(work.read_only()) as (inner, disk), Opened(inner, disk) as opened:
-        target = require_target(inner.request)
-        source = None if inner.request.source == TARGET_ITSELF else opened
-        with configured():
-            demands = demands_of(target, inner.request, source, also)
-            policy = policy_for(target, source)
-        if demands.undeclared:
-            inner.events.step(Stage.VERIFY, undeclared_text(demands.undeclared))
-        if not demands.expected:
-            if inner.request.require_bound_images:
-                raise nothing_bound(str(target.physical_root))
-            return ()
-        images = prove(inner, opened.crew, demands.expected, policy, options)
-        shown = disk.shown if disk else str
-        return tuple(replace(image, where=shown(image.where)) for image in images)
 
 
 def write_lock(work: Work, file: Path | None) -> Locked:

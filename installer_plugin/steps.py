@@ -13,25 +13,20 @@ from installer_plugin.declarations.os_platform import platform_of
 from installer_plugin.declared import configured, declarations
 from installer_plugin.errors import (
     BoundImagesError,
-    DataError,
     PreflightError,
     Problem,
     SourceImageError,
-    VerificationError,
     joined,
 )
 from installer_plugin.events import counted
 from installer_plugin.expectations import (
-    deployments,
     expected_of_bound,
     expected_of_resolved,
     merged,
-    open_deployment,
 )
 from installer_plugin.model import (
     BoundImage,
     CopiedImage,
-    Expected,
     Finding,
     ImageId,
     ResolvedImage,
@@ -39,12 +34,12 @@ from installer_plugin.model import (
     VerifiedImage,
 )
 from installer_plugin.opening import Opened, read_lock, require_target, scratch_places
-from installer_plugin.process.pool import Crew
+from installer_plugin.proving import policy_for, prove
 from installer_plugin.receipt import Receipt
 from installer_plugin.request import Work
 from installer_plugin.stages.copy import CopyOptions, copy, rolled_back_on_failure
 from installer_plugin.stages.discover import LINKS, Discovered
-from installer_plugin.stages.label import label, verify_labels
+from installer_plugin.stages.label import label
 from installer_plugin.stages.preflight import (
     MINIMUM_VERSIONS,
     Plan,
@@ -55,7 +50,7 @@ from installer_plugin.stages.preflight import (
 from installer_plugin.stages.record import creation_time, pair, receipt_problems, record
 from installer_plugin.stages.resolve import Resolution, resolve
 from installer_plugin.stages.retract import retracted_if_refuted
-from installer_plugin.stages.verify import VerifyOptions, verify
+from installer_plugin.stages.verify import VerifyOptions
 from installer_plugin.storage.base import EngineChoice
 from installer_plugin.storage.engine.select import (
     Selected,
@@ -65,10 +60,7 @@ from installer_plugin.storage.engine.select import (
 )
 from installer_plugin.storage.engine.source_layers import Whole
 from installer_plugin.storage.layer.read_back import ReadBack
-from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.source.signature_policy import load_policy
-from installer_plugin.storage.store.graph_root import GraphRoot
-from installer_plugin.storage.store.target_store import TargetStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,26 +235,6 @@ def _verified(
         return replace(known, verified=prove(work, opened.crew, demands, policy, options))
 
 
-def prove(
-    work: Work,
-    crew: Crew,
-    expected: Sequence[Expected],
-    policy: Policy | None,
-    options: VerifyOptions | None = None,
-) -> tuple[VerifiedImage, ...]:
-    """Read the target store again and compare it with *expected*; raises VerificationError."""
-    target = require_target(work.request)
-    options = options or VerifyOptions(workers=work.request.jobs)
-    try:
-        with GraphRoot.open(target.graph_root) as store:
-            proofs = verify(store, expected, work.events, crew, options)
-    except DataError as error:
-        hint = "the images are not on the target: copy them"
-        raise VerificationError(error.problem(hint=hint)) from error
-    labels = verify_labels(target.graph_root, policy, work.events, work.runner)
-    return tuple(replace(image, checks=(*image.checks, *labels)) for image in proofs)
-
-
 def receipt_of(work: Work, known: Known) -> Receipt:
     """The receipt of what was copied and proven."""
     return Receipt(
@@ -282,19 +254,6 @@ def recorded(work: Work, _opened: Opened, known: Known) -> Known:
 
 
 # --- what several of them need -----------------------------------------------------------------
-
-
-def policy_for(target: TargetStore, opened: Opened | None) -> Policy | None:
-    """The SELinux policy that will judge the store: the target's own, or the one being installed.
-
-    *opened* None: there is no source.
-    """
-    for path in deployments(target.physical_root):
-        with open_deployment(target.physical_root, path) as deployment:
-            policy = find_policy(deployment)
-            if policy:
-                return policy
-    return find_policy(opened.root) if opened else None
 
 
 def tool_versions(selected: Sequence[Selected], work: Work) -> Mapping[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Unpack
 
 import click
@@ -13,9 +12,8 @@ from installer_plugin.cli.completion import sources
 from installer_plugin.cli.options import PLACE, Given, options, work_of
 from installer_plugin.cli.output import Output, open_output, run_to_exit
 from installer_plugin.hosts.bootc.abandoned import close_abandoned
-from installer_plugin.image_json import proven_json, resolved_json, verified_json
-from installer_plugin.model import Severity, VerifiedImage
-from installer_plugin.request import TARGET_ITSELF, Work
+from installer_plugin.image_json import proven_json, resolved_json
+from installer_plugin.model import Severity
 from installer_plugin.stages import report
 
 
@@ -108,52 +106,6 @@ def _copy_text(outcome: pipeline.Finished) -> str:
     return report.verified_text(verified, outcome.store)
 
 
-@click.command()
-@click.argument("target", type=PLACE)
-@click.option(
-    "--source", metavar="ROOT", default=TARGET_ITSELF, shell_complete=sources,
-    help="Also expect what this source declares, next to what the target's deployments declare.",
-)  # fmt: skip
-@click.option(
-    "--receipt", type=opt.FILE, multiple=True, metavar="FILE",
-    help="Expect all that this receipt lists, in place of the target's own.",
-)  # fmt: skip
-@click.option(
-    "--once", type=opt.FILE, metavar="FILE",
-    help="Do nothing when FILE says that this has proven the same deployments and receipt; else note it.",
-)  # fmt: skip
-@options(opt.store, opt.lock, opt.backend, opt.jobs, *opt.disk)
-def verify(source: str, once: Path | None, **given: Unpack[Given]) -> None:
-    """Read a finished TARGET again and prove or refute it.
-
-    TARGET is a directory, a disk or a raw image of one. Which images it must hold is read from its
-    deployments and the options; its receipt adds the digests of what is still declared. Without a
-    deployment, all that the receipt lists is expected. podman is not needed.
-    """
-    output = _output(given)
-
-    def body() -> None:
-        work = work_of(source, output.context, **given)
-        close_abandoned(work.opening.state, output.context)
-        verified = _verified_once(work, once) if once else pipeline.verify_target(work)
-        target = str(given["target"])
-        images = [verified_json(image) for image in verified or ()]
-        document = report.document("verify", target, images=images, proven_before=verified is None)
-        text = f"{once}: all of {target} was proven before, nothing was read"
-        if verified is not None:
-            text = report.verified_text(verified, target)
-        output.result(text, document)
-
-    run_to_exit(output, body)
-
-
-def _verified_once(work: Work, stamp: Path) -> tuple[VerifiedImage, ...] | None:
-    # For running systems alone.
-    from installer_plugin.hosts.booted.proven_once import verify_once  # noqa: PLC0415
-
-    return verify_once(work, stamp)
-
-
 @click.command(short_help="Pin every bound image of SOURCE to its digests.")
 @click.argument("source", default="/", shell_complete=sources)
 @click.option(
@@ -180,4 +132,4 @@ def lock(source: str, **given: Unpack[Given]) -> None:
     run_to_exit(output, body)
 
 
-COMMANDS = {"check": check, "copy": copy, "lock": lock, "verify": verify}
+COMMANDS = {"check": check, "copy": copy, "lock": lock}

@@ -21,7 +21,7 @@ COMMANDS = {
     "lock": "commands",
     "osbuild-manifest": "image_builder",
     "stage": "stage",
-    "verify": "commands",
+    "verify": "verify",
 }
 """The module of this folder that each command is in."""
 

@@ -128,8 +128,8 @@ def test_pictures_fit_a_terminal() -> None:
     [
         ("| `files/` |", "| `flies/` |", test_rooms_are_those_of_the_tree),
         (
-            "| 14 | `pipeline` |",
-            "| 14 | `pipeline` `state` |",
+            "| 17 | `pipeline` |",
+            "| 17 | `pipeline` `state` |",
             test_import_rules_are_those_that_are_held,
         ),
         (

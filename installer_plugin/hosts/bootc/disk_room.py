@@ -16,9 +16,9 @@ from installer_plugin.hosts.bootc.partition_plan import (
     disk_problems,
 )
 from installer_plugin.model import ResolvedImage
-from installer_plugin.opening import open_root, open_stores
 from installer_plugin.process.runner import Command, CommandError
 from installer_plugin.request import IMAGE_PREFIX, Work
+from installer_plugin.sources import open_root, open_stores
 from installer_plugin.storage.engine.space import missing_layers, need_of
 from installer_plugin.storage.source.local import LocalStores
 

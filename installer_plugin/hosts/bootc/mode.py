@@ -12,8 +12,8 @@ from installer_plugin.errors import ConfigError
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.bootc.bootc_cli import BootcInstall
 from installer_plugin.model import BoundImage, ResolvedImage, SourceKind
-from installer_plugin.opening import open_root
 from installer_plugin.request import Work
+from installer_plugin.sources import open_root
 from installer_plugin.storage.selinux import Policy, find_policy
 from installer_plugin.storage.source.containers_conf import load_storage_conf
 

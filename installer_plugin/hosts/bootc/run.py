@@ -43,9 +43,10 @@ from installer_plugin.hosts.bootc.watchdog import Guard, guarding
 from installer_plugin.image_json import parse_verified
 from installer_plugin.model import ResolvedImage, VerifiedImage
 from installer_plugin.opening import UnopenedError
-from installer_plugin.pipeline import Stage, check, verify_target
+from installer_plugin.pipeline import Stage, check
 from installer_plugin.process.foreign_texts import last_error_of_bootc
 from installer_plugin.process.runner import Command, CommandError
+from installer_plugin.proving import verify_target
 from installer_plugin.request import TARGET_ITSELF, Work
 from installer_plugin.stages import report
 from installer_plugin.stages.label import CHECK as LABELS

@@ -20,8 +20,9 @@ from installer_plugin.files.atomic import replace_file
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.model import VerifiedImage
 from installer_plugin.opening import read_named, require_target
-from installer_plugin.pipeline import Stage, verify_target
+from installer_plugin.proving import verify_target
 from installer_plugin.request import Work
+from installer_plugin.stages.verify import STAGE
 from installer_plugin.storage.base import Backend
 from installer_plugin.storage.store.target_store import TargetStore
 
@@ -74,7 +75,7 @@ def verify_once(work: Work, file: Path) -> tuple[VerifiedImage, ...] | None:
         replace_file(file, f"{json.dumps(data, indent=2)}\n".encode(), mode=0o644)
     except OSError as error:
         message = f"{file}: cannot be written ({error.strerror}), so this will be proven again"
-        work.events.warn(Stage.VERIFY, message)
+        work.events.warn(STAGE, message)
     return images
 
 
@@ -102,5 +103,5 @@ def _read(file: Path, events: Events) -> Stamp | None:
         data = parse_document(read_named(file), str(file), (SCHEMA,))
         return Stamp(frozenset(data.texts("deployments")), data.text("receipt"))
     except DataError as error:
-        events.warn(Stage.VERIFY, f"{error}; everything is proven again")
+        events.warn(STAGE, f"{error}; everything is proven again")
         return None

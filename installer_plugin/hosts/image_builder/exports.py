@@ -16,7 +16,8 @@ from installer_plugin.hosts.image_builder.rewrite import Mode
 from installer_plugin.hosts.image_builder.session import BuildOutcome, listing
 from installer_plugin.model import VerifiedImage
 from installer_plugin.opening import on_target, require_target
-from installer_plugin.pipeline import DOING, WITHOUT_CONTENT, copy_images, verify_target
+from installer_plugin.pipeline import DOING, WITHOUT_CONTENT, copy_images
+from installer_plugin.proving import verify_target
 from installer_plugin.receipt import with_checks
 from installer_plugin.request import IMAGE_PREFIX, TARGET_ITSELF, Work
 from installer_plugin.stages.verify import HINT as VERIFY_HINT

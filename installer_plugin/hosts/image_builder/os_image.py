@@ -11,9 +11,10 @@ from installer_plugin.errors import DataError, PreflightError, Problem, SourceIm
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.image_builder.os_content import OsImageContent
 from installer_plugin.model import ImageId, ResolvedImage
-from installer_plugin.opening import Opened, open_root
+from installer_plugin.opening import Opened
 from installer_plugin.pipeline import looked_at
 from installer_plugin.request import IMAGE_PREFIX, Work
+from installer_plugin.sources import open_root
 from installer_plugin.steps import Known
 from installer_plugin.storage.source.local import LocalStores
 from installer_plugin.storage.source.store_option import Sources
