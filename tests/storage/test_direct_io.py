@@ -13,6 +13,7 @@ from installer_plugin.storage.layer import direct_io
 from installer_plugin.storage.layer.direct_io import BLOCK, LARGE, PIECE
 from installer_plugin.storage.layer.file_copy import ContentCopy, Moved
 from installer_plugin.storage.layer.tar_stream import Hash, TarStream
+from installer_plugin.storage.layer.tree import Folder, Place
 from tests.support.disks import FsKind, LoopFs, LoopFsFactory
 from tests.support.leftovers import open_descriptors
 
@@ -57,7 +58,7 @@ def hashed(
         whole,
         TarStream(FOREVER, progress, lambda _, fault: faults.append(fault), whole) as stream,
     ):
-        stream.add_file(os.open(path, os.O_RDONLY), size, b"/large")
+        stream.add_file(os.open(path, os.O_RDONLY), size, Place(Folder(-1, b"", b""), b"large"))
         stream.drain()
         diff_id = whole.diff_id()
         assert stream.broken == bool(faults)

@@ -45,7 +45,8 @@ def expect(fd: int, size: int) -> None:
     """Have the kernel begin to read an open file of *size* bytes that is to be read from its start."""
     if size > READ_AHEAD:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    os.posix_fadvise(fd, 0, min(size, READ_AHEAD), os.POSIX_FADV_WILLNEED)
+        size = READ_AHEAD
+    os.posix_fadvise(fd, 0, size, os.POSIX_FADV_WILLNEED)
 
 
 def forget_files(root: Rootfs, *folders: str) -> None:

@@ -142,7 +142,7 @@ class Rebuild:
         if place is None:
             self.stream.broken = True
         else:
-            self.stream.add_file(self.tree.take_file(), size, place.path)
+            self.stream.add_file(self.tree.take_file(), size, place)
 
 
 def _blame(

@@ -19,13 +19,16 @@ from installer_plugin.files.rootfs import Closing
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.direct_io import LARGE, PieceReader, bypass_cache
 from installer_plugin.storage.layer.page_cache import expect
+from installer_plugin.storage.layer.tree import Place
 
 BUFFER = 1 << 20
 """Bytes hashed at once: hashlib lets other threads run meanwhile, and calls cost more than copies."""
 TOLD_FILES = 32
 """Files that the disk is told of at once: waking a driver for each costs more than the reading."""
-AHEAD_FILES = 2 * TOLD_FILES
-"""Files that wait to be read; each is an open descriptor."""
+TOLD_PARTS = 8 * TOLD_FILES
+"""What comes between files waits as well: so much of it that they are told of before they are as many.
+
+Twice as many of both wait to be taken in; each file is an open descriptor."""
 
 Progress = Callable[[int], None]
 """Told how many bytes more were hashed; may raise to stop the work."""
@@ -38,7 +41,7 @@ class _Content(NamedTuple):
 
     fd: int
     size: int
-    path: bytes
+    place: Place
 
 
 class Sink(Protocol):
@@ -119,51 +122,49 @@ class TarStream(Closing):
         self._complain = complain
         self._buffer = sink.room() if sink else memoryview(b"")
         self._used = 0
-        self._ahead: deque[bytes | _Content] = deque()
-        """What comes after the buffer's bytes; empty or with a content at its front."""
+        self._told: deque[bytes | _Content] = deque()
+        """What comes after the buffer's bytes; the disk has been told of its files."""
+        self._untold: deque[bytes | _Content] = deque()
+        """What comes after that."""
         self._files = 0
-        """How many contents it has."""
-        self._untold: list[_Content] = []
-        """Those at its end that the disk has not been told of."""
+        """How many contents that has."""
 
     def close(self) -> None:
         """Close the files that were not read."""
-        for part in self._ahead:
+        for part in (*self._told, *self._untold):
             if isinstance(part, _Content):
                 os.close(part.fd)
-        self._ahead.clear()
+        self._told.clear()
+        self._untold.clear()
 
     def write(self, payload: bytes) -> None:
         """Append bytes."""
         self._grow(len(payload))
         if self._sink is None:
             return
-        if self._ahead:
-            self._ahead.append(payload)
+        if self._untold or self._told:
+            self._untold.append(payload)
+            if len(self._untold) >= TOLD_PARTS:
+                self._advance()
         else:
             self._add(payload)
 
-    def add_file(self, fd: int, size: int, path: bytes) -> None:
-        """Append *size* bytes of the file *fd*, which is closed in time; *path* is for complaints."""
+    def add_file(self, fd: int, size: int, place: Place) -> None:
+        """Append *size* bytes of the file *fd*, which is closed in time; *place* is for complaints."""
         if self._sink is None:
             os.close(fd)
             self._grow(size)
             return
-        content = _Content(fd, size, path)
-        self._ahead.append(content)
+        self._untold.append(_Content(fd, size, place))
         self._files += 1
         self._grow(size)
-        self._untold.append(content)
-        if len(self._untold) == TOLD_FILES:
-            self._tell()
-        while self._files > AHEAD_FILES:
+        if self._files >= TOLD_FILES:
             self._advance()
 
     def drain(self) -> None:
         """Take in and pass on all that was appended."""
-        self._tell()
-        while self._ahead:
-            self._advance()
+        self._advance()
+        self._advance()
         if self._used:
             self._flush()
 
@@ -171,29 +172,30 @@ class TarStream(Closing):
         """Let the work be stopped although no bytes were read."""
         self._progress(0)
 
-    def _tell(self) -> None:
-        for content in self._untold:
-            if content.size < LARGE:
-                expect(content.fd, content.size)
-        self._untold.clear()
-
     def _advance(self) -> None:
-        """Take in the next part."""
-        part = self._ahead.popleft()
-        if not isinstance(part, _Content):
-            self._add(part)
-            return
-        self._files -= 1
+        """Tell the disk of the last files, and take in what it was told of before."""
+        for part in self._untold:
+            if isinstance(part, _Content) and part.size < LARGE:
+                expect(part.fd, part.size)
+        while self._told:
+            part = self._told.popleft()
+            if isinstance(part, _Content):
+                self._take_file(part)
+            else:
+                self._add(part)
+        self._told, self._untold, self._files = self._untold, self._told, 0
+
+    def _take_file(self, content: _Content) -> None:
         try:
-            read = self._read if part.size < LARGE else self._read_large
-            fault = "" if read(part) else f"ends before {part.size} bytes are read"
+            read = self._read if content.size < LARGE else self._read_large
+            fault = "" if read(content) else f"ends before {content.size} bytes are read"
         except OSError as error:
             fault = f"cannot be read: {error.strerror}"
         finally:
-            os.close(part.fd)
+            os.close(content.fd)
         if fault:
             self.broken = True
-            self._complain(part.path, fault)
+            self._complain(content.place.path, fault)
 
     def _add(self, payload: bytes) -> None:
         if len(payload) > BUFFER - self._used:
@@ -211,8 +213,8 @@ class TarStream(Closing):
         while left:
             if self._used == BUFFER:
                 self._flush()
-            end = min(self._used + left, BUFFER)
-            got = os.readv(content.fd, [self._buffer[self._used : end]])
+            # What is behind the buffer's end is not asked for.
+            got = os.readv(content.fd, [self._buffer[self._used : self._used + left]])
             if not got:
                 return False
             self._used += got
