@@ -48,6 +48,7 @@ _SHARED_END = 472
 """Characters of base64 that hold the end of a tar header, from behind its type on, wherever it begins."""
 _OWN_BEGIN = 216
 """Characters that hold all of it before that."""
+_FILLER = ord("=")
 _ZEROS = b"A" * 684
 """Base64 of more zeros than padding has."""
 
@@ -80,8 +81,9 @@ def read_entries(file: BinaryIO, where: str) -> Iterator[Entry]:
     whatever the file contains.
     """
     budget = FREE_TEXT
+    parse = _Parser(where).entry
     for index, line in enumerate(_lines(file, where)):
-        entry = _entry(line, where, index)
+        entry = parse(line, index)
         budget -= len(line)
         if isinstance(entry, Segment):
             budget += TEXT_PER_BYTE * len(entry.payload)
@@ -110,18 +112,18 @@ def read_chunks(file: BinaryIO, where: str, take_turn: Callable[[], int]) -> Ite
     """
     number, padding, count, budget = 0, 0, 0, FREE_TEXT
     own: list[Entry] = []
-    mine = take_turn()
+    mine, parse = take_turn(), _Parser(where).entry
     for index, line in enumerate(_lines(file, where)):
         count += 1
         if number == mine:
-            entry = _entry(line, where, index)
+            entry = parse(line, index)
             own.append(entry)
             budget -= len(line)
             budget += TEXT_PER_BYTE * len(entry.payload) if isinstance(entry, Segment) else 0
             if budget < 0 or len(own) > MAX_CHUNK:
                 raise DataError(where, f"entry {index}: cannot be shared out")
         if count >= CHUNK and line.startswith(_FILE_HEAD):
-            last = own[-1] if number == mine else _entry(line, where, index)
+            last = own[-1] if number == mine else parse(line, index)
             following = -last.size % BLOCK if isinstance(last, FileEntry) else 0
             if number == mine:
                 yield Chunk(number, padding, own, following)
@@ -154,26 +156,58 @@ def _lines(file: BinaryIO, where: str) -> Iterator[bytes]:
 _decode = json.JSONDecoder().raw_decode
 
 
-def _entry(line: bytes, where: str, index: int) -> Entry:
-    try:
-        if line.startswith(_SEGMENT_HEAD):
-            # Half of all lines and nearly all bytes look like this; a JSON parser takes far longer, as
-            # it does for nearly all of the other lines.
-            end = line.find(b'"', len(_SEGMENT_HEAD))
-            if _SEGMENT_TAIL(line, end) and line.find(b"\\", 0, end) < 0:
-                return Segment(_payload(line[len(_SEGMENT_HEAD) : end]))
-        elif plain := _PLAIN_FILE(line):
-            name, size, checksum = plain.groups()
-            return FileEntry(
-                name, int(size or 0), _crc(a2b_base64(checksum or b"", strict_mode=True))
-            )
-        text = line.decode()
-        found, end = _decode(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(where, f"entry {index}: {error}, {_GARBAGE}") from error
-    if not isinstance(found, dict) or text[end:].strip():
-        raise DataError(where, f"entry {index}: is not one JSON object, {_GARBAGE}")
-    fields = cast("dict[str, object]", found)
+class _Parser:
+    """Makes entries of lines, and remembers how the last segment ended: nearly all end alike."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._text = self._end = b""
+        """The end, in base64 and decoded."""
+
+    def entry(self, line: bytes, index: int) -> Entry:
+        """The entry that *line* is; raises DataError."""
+        try:
+            if line.startswith(_SEGMENT_HEAD):
+                # Half of all lines and nearly all bytes look like this; a JSON parser takes far longer,
+                # as it does for nearly all of the other lines.
+                end = line.find(b'"', len(_SEGMENT_HEAD))
+                if _SEGMENT_TAIL(line, end) and line.find(b"\\", 0, end) < 0:
+                    return Segment(self._payload(line, end))
+            elif plain := _PLAIN_FILE(line):
+                name, size, checksum = plain.groups()
+                return FileEntry(
+                    name, int(size or 0), _crc(a2b_base64(checksum or b"", strict_mode=True))
+                )
+            text = line.decode()
+            found, end = _decode(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(self._where, f"entry {index}: {error}, {_GARBAGE}") from error
+        if not isinstance(found, dict) or text[end:].strip():
+            raise DataError(self._where, f"entry {index}: is not one JSON object, {_GARBAGE}")
+        return _entry(cast("dict[str, object]", found), self._where, index)
+
+    def _payload(self, line: bytes, end: int) -> bytes:
+        """Base64 of a segment, decoded: what is in *line* up to *end*; raises ValueError.
+
+        Padding is zeros, and most headers end alike: only what is left has to be decoded, which is a
+        quarter of the text.
+        """
+        begin, shared = len(_SEGMENT_HEAD), end - _SHARED_END
+        own = shared - _OWN_BEGIN
+        if own < begin or not _ZEROS.startswith(line[begin:own]):
+            own = begin
+        if (end - begin) % 4 or shared <= begin or line[shared - 1] == _FILLER:
+            return a2b_base64(line[begin:end], strict_mode=True)
+        text = line[shared:end]
+        if text != self._text:
+            self._end = _shared_end(text)
+            self._text = text
+        zeros = bytes((own - begin) // 4 * 3)
+        return zeros + a2b_base64(line[own:shared], strict_mode=True) + self._end
+
+
+def _entry(fields: dict[str, object], where: str, index: int) -> Entry:
+    """The entry of a JSON object."""
     try:
         kind = fields.get("type")
         if kind == SEGMENT_TYPE:
@@ -183,21 +217,6 @@ def _entry(line: bytes, where: str, index: int) -> Entry:
     except ValueError as error:
         raise DataError(where, f"entry {index}: {error}") from error
     raise DataError(where, f"entry {index}: type is {kind!r:.40}, expected 1 or 2")
-
-
-def _payload(text: bytes) -> bytes:
-    """Base64 of a segment, decoded; raises ValueError.
-
-    Padding is zeros, and most headers end alike: only what is left has to be decoded, which is a
-    quarter of the text.
-    """
-    zeros = len(text) - _OWN_BEGIN - _SHARED_END
-    if zeros < 0 or not _ZEROS.startswith(text[:zeros]):
-        zeros = 0
-    own, shared = text[zeros:-_SHARED_END], text[-_SHARED_END:]
-    if len(text) % 4 or own.endswith(b"="):
-        return a2b_base64(text, strict_mode=True)
-    return bytes(zeros // 4 * 3) + a2b_base64(own, strict_mode=True) + _shared_end(shared)
 
 
 @lru_cache(maxsize=1 << 9)
