@@ -14,9 +14,10 @@ from types import BuiltinFunctionType, FrameType
 
 import pytest
 
+from installer_plugin.storage.engine.source_jobs import CheckLayer
 from installer_plugin.storage.layer.tree_copy import copy_tree
 from tests.support.crafted import Entry
-from tests.support.handmade import Handmade, handmade
+from tests.support.handmade import LAYER, Handmade, handmade
 
 COUNT = 1000
 """Files, ten in a directory."""
@@ -54,6 +55,14 @@ def counted() -> Iterator[Counter[str]]:
 KERNEL = frozenset(("posix", "fcntl"))
 PURE = frozenset(("fspath", "major", "minor", "WIFEXITED"))
 """Functions of these modules that ask the kernel nothing."""
+
+
+def test_examination_calls_the_kernel_once_for_a_file(layer: Handmade) -> None:
+    check = CheckLayer(store=layer.root, shown=layer.root, layer_id=LAYER, size=len(layer.tar))
+    with counted() as calls:
+        assert not check.run(lambda _: None).problems
+    # For a directory twice, which is 0.2 times for each of its ten files.
+    assert sum(calls.values()) / COUNT <= 1 + 0.25, calls
 
 
 def test_copying_calls_the_kernel_nine_times_for_a_file(layer: Handmade, tmp_path: Path) -> None:
