@@ -99,7 +99,9 @@ class MetadataCheck:
             self._root_modes.add(header.mode)
             self._root_owners.add((header.uid, header.gid))
             return None
-        names = self._names.setdefault(place.folder.path, set())
+        names = self._names.get(place.folder.path)
+        if names is None:
+            names = self._names[place.folder.path] = set()
         if place.name in names and not self._replaces_whiteout(place) and header.size:
             self._defects.add(place.path, "is twice in the layer's tar stream, expected once")
             return None
@@ -187,11 +189,14 @@ class MetadataCheck:
     def _compare(self, header: Header, place: Place) -> Place | None:
         try:
             seen = self._tree.lstat(place)
-            has_content = _has_content(header, seen)
+            # A regular file, as long as the content that comes next in the stream.
+            has_content = 0 < header.size == seen.st_size and stat.S_ISREG(seen.st_mode)
             if has_content:
                 self._tree.open_file(place)  # what is asked of a descriptor is quicker answered
-            xattrs = self._tree.file_xattrs() if has_content else self._tree.xattrs(place)
-            if is_as_said(header, seen) and not xattrs:
+                xattrs = self._tree.file_xattrs()
+            else:
+                xattrs = self._tree.xattrs(place)
+            if not xattrs and is_as_said(header, seen):
                 return place if has_content else None
             if header.kind == tar_header.HARD_LINK:
                 self._compare_link(header, place, (seen, xattrs))
@@ -300,11 +305,6 @@ class MetadataCheck:
             self._defects.add(place.path, fault.message)
         if OPAQUE in xattrs:
             self._note_opaque(place.path, xattrs[OPAQUE])
-
-
-def _has_content(header: Header, seen: os.stat_result) -> bool:
-    """Whether this is a regular file, and as long as the content that comes next in the stream."""
-    return 0 < header.size == seen.st_size and stat.S_ISREG(seen.st_mode)
 
 
 def _ancestors(path: bytes) -> Iterable[bytes]:

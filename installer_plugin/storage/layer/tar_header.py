@@ -32,7 +32,8 @@ _ALONE = frozenset(b"03456")
 """Kinds of entries whose headers differ in name, size and time at most; links differ in targets."""
 
 _FIELDS = struct.Struct("100s 8s 8s 8s 12s 12s 8x c 100s 8s 64x 8s 8s 155s 8x 4s")
-_KIND = 156
+_MODES, _SIZE, _TIME, _CHECKSUM, _KIND = 100, 124, 136, 148, 156
+"""Where fields begin; mode, user and group come one after the other."""
 _ZEROS = bytes(BLOCK)
 _MAGIC, _GNU_MAGIC, _STAR_TRAILER = b"ustar", b"ustar  \0", b"tar\0"
 SHOWN_NAME = 300
@@ -74,6 +75,9 @@ class HeaderReader:
         self._ended = False
         self._awaited: Header | None = None
         self._extended = _NOTHING
+        self._like: Header | None = None
+        """What the last usual header shares with others, and the bytes of it that say so."""
+        self._modes = self._rest = b""
 
     @property
     def ended(self) -> bool:
@@ -105,9 +109,37 @@ class HeaderReader:
         if self._ended or self._extended is not _NOTHING or block[_KIND] not in _ALONE:
             return None
         try:
-            return _known_header(block)
+            return self._known(block)
         except ValueError:
             return None  # whoever looks at every field says why
+
+    def _known(self, block: bytes) -> Header:
+        """The same as :func:`_header` says, of a header that is looked up by what it shares with others.
+
+        Raises ValueError, and for a size that no header may state.
+        """
+        like = self._like
+        if like is None or not (
+            block.endswith(self._rest) and block.startswith(self._modes, _MODES)
+        ):
+            modes, rest = block[_MODES:_SIZE], block[_KIND:]
+            like = _likeness(modes + rest)
+            self._like, self._modes, self._rest = like, modes, rest
+        size = number(block[_SIZE:_TIME])
+        if size < 0:
+            raise ValueError("a negative size")
+        return Header(
+            like.name + block[:_MODES].partition(b"\0")[0],  # what it has of a name is the prefix
+            like.kind,
+            like.mode,
+            like.uid,
+            like.gid,
+            size if like.kind == REGULAR else 0,
+            number(block[_TIME:_CHECKSUM]),
+            like.target,
+            like.device,
+            _NO_XATTRS,
+        )
 
     def _headers(self, payload: bytes) -> Iterator[Header]:
         self._pending = self._pending + payload if self._pending else payload
@@ -208,31 +240,9 @@ def _likeness(rest: bytes) -> Header:
 
     Most headers of a layer differ in nothing else. Raises ValueError.
     """
-    block = bytes(100) + rest[:24] + bytes(32) + rest[24:]
+    modes = _SIZE - _MODES
+    block = bytes(_MODES) + rest[:modes] + bytes(_KIND - _SIZE) + rest[modes:]
     return _header(_FIELDS.unpack(block), _NOTHING)
-
-
-def _known_header(block: bytes) -> Header:
-    """The same as :func:`_header` says, of a header that is looked up by what it shares with others.
-
-    Raises ValueError, and for a size that no header may state.
-    """
-    like = _likeness(block[100:124] + block[156:])
-    size = number(block[124:136])
-    if size < 0:
-        raise ValueError("a negative size")
-    return Header(
-        like.name + block[:100].partition(b"\0")[0],  # what it has of a name is the prefix
-        like.kind,
-        like.mode,
-        like.uid,
-        like.gid,
-        size if like.kind == REGULAR else 0,
-        number(block[136:148]),
-        like.target,
-        like.device,
-        _NO_XATTRS,
-    )
 
 
 def _header(fields: tuple[bytes, ...], extended: _Extended) -> Header:

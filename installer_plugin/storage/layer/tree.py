@@ -25,7 +25,7 @@ MAX_PATH = 4095
 """Linux limits (``NAME_MAX``, ``PATH_MAX`` without the NUL): no longer name can have been unpacked."""
 
 _NO_XATTRS: Mapping[str, bytes] = {}
-_DOTS = frozenset((b".", b".."))
+_NOT_USUAL = frozenset((b"", b".", b".."))
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -82,15 +82,18 @@ class LayerTree(Closing):
         if len(name) > MAX_PATH:
             raise DataError(shown(name), f"has {len(name)} bytes, expected at most {MAX_PATH}")
         parent, _, last = name.rpartition(b"/")
-        if parent == self._last[0] and last and last not in _DOTS:
+        known, folder = self._last
+        if parent == known and last not in _NOT_USUAL:
             # In the directory of the one before, as most are: its name was cleaned, and is known.
-            _check_component(last, name)
-            return Place(self._last[1], last)
+            if len(last) > MAX_NAME or b"\0" in last:
+                raise _bad_name(name)
+            return Place(folder, last)
         name = cleaned(name)
         parent, _, last = name.rstrip(b"/").rpartition(b"/")
         while last == b"." and parent:
             parent, _, last = parent.rstrip(b"/").rpartition(b"/")
-        _check_component(last, name)
+        if _is_bad(last):
+            raise _bad_name(name)
         if last in (b"", b"."):
             return Place(self._root, b".")
         return Place(self.folder(parent), last)
@@ -145,8 +148,8 @@ class LayerTree(Closing):
 
     def _walk(self, path: bytes) -> Folder:
         pending = path.split(b"/")[::-1]
-        for part in pending:
-            _check_component(part, path)
+        if any(map(_is_bad, pending)):
+            raise _bad_name(path)
         here, links = self._root, 0
         while pending:
             name = pending.pop()
@@ -236,8 +239,12 @@ def _link_text(name: bytes, here: Folder, found: OSError) -> bytes:
         raise found from None
 
 
-def _check_component(name: bytes, path: bytes) -> None:
-    if name == b".." or b"\0" in name or len(name) > MAX_NAME:
-        raise DataError(
-            shown(path), "is not a name that a layer can hold: '..', NUL or a component too long"
-        )
+def _is_bad(component: bytes) -> bool:
+    return component == b".." or b"\0" in component or len(component) > MAX_NAME
+
+
+def _bad_name(path: bytes) -> DataError:
+    """What is said of a name with such a component."""
+    return DataError(
+        shown(path), "is not a name that a layer can hold: '..', NUL or a component too long"
+    )
