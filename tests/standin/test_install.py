@@ -15,6 +15,7 @@ from tests.support.disks import FsKind, LoopFsFactory
 from tests.support.images import ImageSources
 from tests.support.kernel import HIDE_DEVICE_MAPPER
 from tests.support.stores import Store, make_store
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.real
 
@@ -472,8 +473,10 @@ def test_terminated_run_leaves_no_device(
     disk: Path, container: Path, image_sources: ImageSources, tmp_path: Path
 ) -> None:
     bind(container, image_sources.web.name)
-    tool, record = _recorder(tmp_path, "podman")
-    tool.write_text(tool.read_text().replace("exit 7", "exec sleep 60"))
+    tool, _ = _recorder(tmp_path, "podman")
+    hangs = tmp_path / "hangs"
+    # What the tool has started has ended by then: it would keep the target busy when it is killed.
+    tool.write_text(tool.read_text().replace("exit 7", f": >{hangs}\nexec sleep 60"))
     env = {
         **os.environ, **image_sources.store.env, "STANDIN_CONTAINER_ROOT": str(container),
         "PATH": f"{tool.parent}:{os.environ['PATH']}",
@@ -486,8 +489,7 @@ def test_terminated_run_leaves_no_device(
         stderr=subprocess.STDOUT,
     ) as process:
         assert process.stdout is not None
-        while not record.exists() or not record.read_text().count("/run/bootc/storage"):
-            assert process.poll() is None
+        wait_until(lambda: hangs.exists() or process.poll() is not None)
         process.terminate()
         process.stdout.read()
     assert process.returncode == 143
