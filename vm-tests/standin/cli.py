@@ -68,7 +68,7 @@ def _enter_own_mounts(argv: Sequence[str], *, private: bool) -> None:
     own = "unshare --mount" if private else ""
     os.environ[INSIDE] = str(os.getpid())
     os.execvp(  # noqa: S606 # the caller watches this process
-        "sh", ("sh", "-e", "-c", script, "sh", own, sys.executable, program, *argv)
+        "sh", ("sh", "-e", "-c", script, "sh", own, sys.executable, "-S", program, *argv)
     )
 
 
