@@ -51,7 +51,6 @@ class Pipeline:
         return {
             **self.built.store.env,
             "PATH": f"{self.programs}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/vm-tests",
             "STANDIN_LIBRARY": str(self.directory / "lib"),
             "STANDIN_RECORD": str(self.directory / "record.json"),
             "TMPDIR": str(self.directory / "tmp"),
@@ -97,8 +96,10 @@ class Pipeline:
 
 def put(folder: Path, name: str, module: str) -> None:
     program = folder / name
-    python = f"{sys.executable} -m tests.hosts.image_builder.{module}"
-    program.write_text(f'#!/bin/sh\nSTANDIN_NAME={name} exec {python} "$@"\n')
+    # -S: of the standard library and ours alone, and not measured.
+    python = f"{sys.executable} -S -m tests.hosts.image_builder.{module}"
+    env = f"PYTHONPATH={REPOSITORY}:{REPOSITORY}/vm-tests STANDIN_NAME={name}"
+    program.write_text(f'#!/bin/sh\n{env} exec {python} "$@"\n')
     program.chmod(0o755)
 
 
