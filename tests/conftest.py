@@ -16,6 +16,7 @@ from tests.support import registry
 from tests.support.commands import run
 from tests.support.debian import CACHE, DebianRoot, cached_root
 from tests.support.disks import LoopFsFactory
+from tests.support.fork_server import ended_at_last
 from tests.support.images import ImageSources, build_sources
 from tests.support.left_out import LeftOut
 from tests.support.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers, new_session
@@ -162,6 +163,12 @@ def _nothing_left(
     alone = _required(pytestconfig, set()) and not is_worker(pytestconfig)
     left = leftovers(before, SESSION, own, alone=alone)
     assert not left, "the tests left behind:\n" + "\n".join(left)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fork_server_left(_nothing_left: None) -> Iterator[None]:
+    with ended_at_last():
+        yield
 
 
 class _NothingLeftByAll:

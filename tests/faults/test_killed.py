@@ -14,7 +14,7 @@ import pytest
 from installer_plugin.files.scratch import PREFIX
 from tests.faults.conftest import Jobs
 from tests.faults.scene import APP, OTHER, SMALL, Job, running
-from tests.support.commands import CommandError, run
+from tests.support.commands import CommandError, run, unshared
 from tests.support.disks import LoopFs
 
 KILLED = 128 + signal.SIGKILL
@@ -40,8 +40,9 @@ def _fresh(template: Path) -> Path:
 
 
 def _duration(job: Job) -> float:
+    """Seconds that it takes from a start of Python, as those have that are killed."""
     began = time.monotonic()
-    job.run()
+    run(unshared(job.argv), env=job.env)
     return time.monotonic() - began
 
 

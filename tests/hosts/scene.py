@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.commands import run, unshared
+from tests.support.fork_server import forked_command
 from tests.support.hooked import Hooked
 from tests.support.leftovers import Machine
 from tests.support.product import COMMAND, LEFT_MOUNTS, STORE
@@ -104,11 +105,12 @@ class Scene:
         own: Sequence[str | Path] = (),
         inside: bool,
         prelude: str = PRELUDE,
+        command: Sequence[str] = COMMAND,
     ) -> tuple[str, ...]:
         """The call, in mounts of its own; to the disk unless words are given."""
         source = () if inside else ("--source-root", self.container)
         words = words or (*TO_DISK, self.disk)
-        return unshared((*COMMAND, "install", *source, *own, *words), prelude=prelude)
+        return unshared((*command, "install", *source, *own, *words), prelude=prelude)
 
     def install(
         self,
@@ -124,7 +126,7 @@ class Scene:
         it the container is named by --source-root.
         """
         before = Machine.now().loops
-        argv = self.argv(words, own=own, inside=inside)
+        argv = self.argv(words, own=own, inside=inside, command=forked_command())
         done = run(argv, env=self.env(env, inside=inside), ok=(ok,))
         assert "Traceback" not in done.stderr, done.stderr
         assert self.left_over(before) == []
@@ -141,7 +143,7 @@ class Scene:
 
     def call(self, *words: str | Path, ok: int = 0) -> subprocess.CompletedProcess[str]:
         """Run another command of ours, where `install` runs."""
-        return run(unshared((*COMMAND, *words), prelude=PRELUDE), env=self.env(), ok=(ok,))
+        return run(unshared((*forked_command(), *words), prelude=PRELUDE), env=self.env(), ok=(ok,))
 
     def bootc(
         self, *words: str | Path, ok: int = 0, env: Mapping[str, str] | None = None
@@ -152,7 +154,7 @@ class Scene:
 
     def verify(self, target: Path | None = None, *own: str, ok: int = 0) -> str:
         """Prove a target by the command, and return what it said."""
-        argv = unshared((*COMMAND, "verify", *own, target or self.disk))
+        argv = unshared((*forked_command(), "verify", *own, target or self.disk))
         done = run(argv, env=self.env(), ok=(ok,))
         return done.stdout + done.stderr
 

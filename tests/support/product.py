@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.support.commands import run, unshared
 from tests.support.debian import DebianRoot
+from tests.support.fork_server import forked_command
 from tests.support.sources import SourceRootBuilder
 from tests.support.stores import Store, make_store
 
@@ -45,7 +46,7 @@ def product(
     ok: Sequence[int] = (0,),
 ) -> subprocess.CompletedProcess[str]:
     """Run the command; it fails the test when it leaves a mount or has a traceback to show."""
-    done = run(unshared((*COMMAND, *args), prelude=_WATCH_MOUNTS), env=env, ok=ok)
+    done = run(unshared((*forked_command(), *args), prelude=_WATCH_MOUNTS), env=env, ok=ok)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
