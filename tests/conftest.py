@@ -25,6 +25,7 @@ from tests.support.workers import Ending, is_controller, is_worker
 
 TESTS = Path(__file__).parent
 REAL_DIRECTORIES = ("storage", "faults", "block", "bench", "packaging")
+DEBIAN_FIXTURES = frozenset(("debian", "debian_root"))
 PROCESS_EVENTS = frozenset(
     ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn")
 )
@@ -123,10 +124,14 @@ sys.addaudithook(_forbid_processes)
 sys.addaudithook(_forbid_wide_signals)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.path.is_relative_to(TESTS / name) for name in REAL_DIRECTORIES):
             item.add_marker(pytest.mark.real)
+        # One worker waits for these roots, which take a minute, and asks what is in them, once.
+        if DEBIAN_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("debian"))
 
 
 @pytest.fixture(autouse=True)

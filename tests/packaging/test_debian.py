@@ -13,6 +13,7 @@ from tests.support.commands import run
 from tests.support.debian import DebianRoot, Suite, cached_root
 from tests.support.images import REPOSITORY
 
+pytestmark = pytest.mark.xdist_group("debian")
 SUITES = ["bookworm", "trixie", pytest.param("sid", marks=pytest.mark.moving)]
 
 
