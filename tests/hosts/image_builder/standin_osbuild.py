@@ -152,7 +152,12 @@ class Build:
         """Turn a bit over on the disk, in what a file has."""
         text = file.read_bytes()
         with self.disk.open("r+b") as disk, mmap.mmap(disk.fileno(), 0) as content:
-            content[content.find(text) + len(text) // 2] ^= 1
+            start = end = 0
+            while (place := content.find(text, start, end)) < 0:
+                # Next data: most of the disk is a hole.
+                start = os.lseek(disk.fileno(), end, os.SEEK_DATA)
+                end = os.lseek(disk.fileno(), start, os.SEEK_HOLE)
+            content[place + len(text) // 2] ^= 1
 
     def export(self) -> None:
         if file := os.environ.get("STANDIN_DAMAGE"):
