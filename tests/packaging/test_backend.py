@@ -5,7 +5,6 @@ import os
 import re
 import stat
 import sys
-import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -35,8 +34,7 @@ def data(wheel: Path) -> dict[str, zipfile.ZipInfo]:
 
 
 def unpack(sdist: Path, directory: Path) -> Path:
-    with tarfile.open(sdist) as archive:
-        archive.extractall(directory, filter="data")
+    run(("tar", "--extract", "--file", sdist, "--directory", directory))
     (tree,) = directory.iterdir()
     return tree
 
