@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -80,8 +80,7 @@ class Crew:
         count = workers or self.worth(jobs)
         if not any(map(can_be_shared, jobs)):
             count = min(count, len(jobs))
-        with ExitStack() as common:
-            schedule = Schedule(jobs, needs or {}, count, common)
+        with Schedule(jobs, needs or {}, count) as schedule:
             if count > 1:
                 yield from _joined(self._by_processes(schedule, count), jobs)
             elif jobs:

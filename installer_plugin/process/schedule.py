@@ -6,10 +6,11 @@ them takes its part when it is free, whoever began: nobody waits for a worker th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Self, TypeGuard
 
 from installer_plugin.process.pool_worker import Job, SharedJob
 
@@ -39,22 +40,38 @@ class _Shared:
 
 
 class Schedule:
-    """Jobs in their order, on their way to workers. To be asked by one thread at a time."""
+    """Jobs in their order, on their way to workers. To be asked by one thread at a time.
 
-    def __init__(self, jobs: Sequence[Job], needs: Needs, workers: int, common: ExitStack) -> None:
-        """*workers*: how many there are, numbered from 0 on.
+    A context manager: what the parts of a job share is kept until it is left.
+    """
 
-        *common* keeps what the parts of a job share, until it is closed.
-        """
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        needs: Needs,
+        workers: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """*workers*: how many there are, numbered from 0 on; *clock* gives seconds."""
         self._jobs = jobs
         self._workers = workers
-        self._common = common
+        self._common = ExitStack()
         self._waiting = {index: set(needs.get(index, ())) for index in range(len(jobs))}
         """What each job that was not begun still needs."""
         self._shared: dict[int, _Shared] = {}
         self._unended: dict[int, int] = {}
         """Tasks that have not ended, of each job that was begun."""
         self._results: dict[int, list[object]] = {}
+        self._clock = clock
+        self._began: dict[int, float] = {}
+        self._speed = 0.0
+        """Weight that one worker does in a second; 0 until a job has ended."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._common.close()
 
     @property
     def done(self) -> bool:
@@ -89,7 +106,9 @@ class Schedule:
         if self._unended[index]:
             return None
         del self._unended[index]
-        self._shared.pop(index, None)
+        if self._shared.pop(index, None) is None:
+            spent = self._clock() - self._began[index]
+            self._speed = self._jobs[index].weight / spent if spent else 0.0
         for needed in self._waiting.values():
             needed.discard(index)
         return self._results.pop(index)
@@ -98,20 +117,26 @@ class Schedule:
         del self._waiting[index]
         self._unended[index] = tasks
         self._results[index] = []
+        self._began[index] = self._clock()
 
     def _is_worth_sharing(self, index: int) -> bool:
         """Whether a worker that does the job alone would be the last one at work.
 
-        What waits for it counts as done by all workers together, and what is running as if it had
-        just been begun: to wait for one who comes late would cost more than doing it alone.
+        What waits for it counts as done by all workers together. To wait for one who comes late would
+        cost more than doing it alone.
         """
         after = max(
             (self._together(each) for each, needed in self._waiting.items() if index in needed),
             default=0.0,
         )
-        left = sum(self._jobs[each].weight for each in (*self._waiting, *self._unended))
-        fair = left / self._workers
+        waiting = sum(self._jobs[each].weight for each in self._waiting)
+        fair = (waiting + sum(map(self._left_of, self._unended))) / self._workers
         return self._jobs[index].weight + after > fair * EQUAL_ENOUGH
+
+    def _left_of(self, index: int) -> float:
+        """Weight of what is left of a running job, by what the last one took."""
+        done = self._speed * (self._clock() - self._began[index])
+        return max(self._jobs[index].weight - done, 0.0)
 
     def _together(self, index: int) -> float:
         job = self._jobs[index]

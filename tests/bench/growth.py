@@ -11,7 +11,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,8 +85,7 @@ class Round:
     def together(self, workers: int, hashing: float) -> float:
         """Seconds until *workers* have done all of it; *hashing*: bytes of a stream in a second."""
         now, at_work = 0.0, dict[int, tuple[float, int]]()
-        with ExitStack() as common:
-            schedule = Schedule(self.jobs, self.needs, workers, common)
+        with Schedule(self.jobs, self.needs, workers, lambda: now) as schedule:
             while not schedule.done:
                 for worker in range(workers):
                     task = None if worker in at_work else schedule.next_for(worker)

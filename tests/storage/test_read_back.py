@@ -240,8 +240,12 @@ def test_layer_that_has_lost_something_since_is_reported_as_always(
 
 
 def test_damage_that_reading_back_meets_is_reported_as_always(scene: Scene) -> None:
-    file = min(path for path in scene.source.root.glob("overlay/*/diff/**/*") if path.is_file())
-    file.write_bytes(bytes(file.stat().st_size))
+    with GraphRoot.open(scene.source.root) as root:
+        records = root.load()
+        (image,) = (each for each in records.images if each.id == scene.images[0].image_id)
+        tree = scene.source.root / tree_path(records.chain(image.layer)[0].id)
+    file = max(tree.rglob("*"), key=lambda path: path.lstat().st_size * path.is_file())
+    file.write_bytes(file.read_bytes()[::-1])
     there = scene.copy()
     assert len(there.read_back) == len(scene.layers) - 1
     problems = scene.problems(there)

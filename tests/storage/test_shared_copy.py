@@ -43,7 +43,7 @@ def target(source: Handmade, tmp_path: Path) -> Handmade:
 
 
 def _layer(kind: type[CopyLayer], source: Handmade, target: Handmade) -> CopyLayer:
-    return kind(source.root, LAYER, target.diff, WORTH_SHARING, WORTH_SHARING)
+    return kind(source.root, LAYER, target.diff, WORTH_SHARING)
 
 
 def _do(job: Job) -> None:

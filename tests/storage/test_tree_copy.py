@@ -79,7 +79,7 @@ pytestmark = pytest.mark.usefixtures("_alone_or_together")
 
 def _copy_together(source: int, target: Path, moved: Moved) -> None:
     """Copy an open directory as several workers do."""
-    layer = CopyLayer(Path("/"), "layer", target, 1, 1)
+    layer = CopyLayer(Path("/"), "layer", target, 1)
     with ExitStack() as stack:
         parts = stack.enter_context(layer.parts(together.workers))
         pool = stack.enter_context(ThreadPoolExecutor(together.workers))
@@ -278,7 +278,7 @@ def test_attribute_that_the_target_cannot_hold_is_named(
 
 def test_source_that_is_missing_is_not_the_targets_fault(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
-    job = CopyLayer(tmp_path, "x", tmp_path / "target", 0, 0, shown="/store/overlay/x/diff")
+    job = CopyLayer(tmp_path, "x", tmp_path / "target", 0, shown="/store/overlay/x/diff")
     with pytest.raises(DataError) as caught:
         job.run(lambda _: None)
     text = "/store/overlay/x/diff: cannot be read from the source: No such file or directory"

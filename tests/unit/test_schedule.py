@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -60,10 +60,9 @@ def _parted(*weights: int) -> list[Job]:
 def _shared(jobs: Sequence[Job], needs: Mapping[int, Sequence[int]], workers: int) -> list[int]:
     """Numbers of the jobs that are shared when each worker ends what it does in time of its weight."""
     found: dict[int, None] = {}
-    with ExitStack() as stack:
-        schedule = Schedule(jobs, needs, workers, stack)
+    now = 0.0
+    with Schedule(jobs, needs, workers, lambda: now) as schedule:
         at_work: dict[int, tuple[float, Task]] = {}
-        now = 0.0
         while not schedule.done:
             for worker in range(workers):
                 task = None if worker in at_work else schedule.next_for(worker)
@@ -91,11 +90,14 @@ def _shared(jobs: Sequence[Job], needs: Mapping[int, Sequence[int]], workers: in
         (_parted(4, 2, 2), {}, 2, []),
         (_parted(2, 2), {1: [0]}, 2, [0, 1]),
         (_parted(3, 2, 3, 1), {2: [0], 3: [1]}, 2, [2]),
+        (_parted(4, 5, 4), {}, 2, [2]),
+        (_parted(4, 8, 4), {}, 2, []),
     ],
     ids=[
         "nobody to share it with", "all there is", "too little of it", "cannot be shared",
         "more than all others", "one for each", "others have as much to do",
         "nothing else to do until it has ended", "what waits for it can be shared",
+        "the other has nearly done", "the other has much to do",
     ],
 )  # fmt: skip
 def test_job_is_shared_when_it_would_keep_one_worker_busy_alone(
@@ -105,15 +107,13 @@ def test_job_is_shared_when_it_would_keep_one_worker_busy_alone(
 
 
 def test_every_worker_takes_its_part_before_anything_else() -> None:
-    with ExitStack() as stack:
-        schedule = Schedule([*_parted(8), Whole(1), Whole(1)], {}, 3, stack)
+    with Schedule([*_parted(8), Whole(1), Whole(1)], {}, 3) as schedule:
         tasks = [schedule.next_for(worker) for worker in (2, 0, 1, 2)]
         assert tasks == [Task(0, Part(0)), Task(0, Part(1)), Task(0, Part(2)), Task(1, Whole(1))]
 
 
 def test_results_come_with_the_last_part() -> None:
-    with ExitStack() as stack:
-        schedule = Schedule(_parted(1), {}, 2, stack)
+    with Schedule(_parted(1), {}, 2) as schedule:
         assert schedule.next_for(0)
         assert schedule.next_for(1)
         assert schedule.ended(0, "a") is None
@@ -123,8 +123,7 @@ def test_results_come_with_the_last_part() -> None:
 
 
 def test_worker_has_nothing_to_do_until_what_is_needed_has_ended() -> None:
-    with ExitStack() as stack:
-        schedule = Schedule([Whole(1), Whole(1)], {1: [0]}, 2, stack)
+    with Schedule([Whole(1), Whole(1)], {1: [0]}, 2) as schedule:
         assert schedule.next_for(0) == Task(0, Whole(1))
         assert schedule.next_for(1) is None
         assert not schedule.done

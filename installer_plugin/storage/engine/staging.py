@@ -62,7 +62,6 @@ def _staged(store: GraphRoot, record: LayerRecord, scratch: Path) -> CopyLayer:
         layer_id=record.id,
         target=scratch / tree,
         weight=layer_work(store.root, record.id, record.diff_size),
-        shareable=record.diff_size or 0,
         shown=store.shown(tree),
     )
 

@@ -59,12 +59,15 @@ class CopyLayer:
     layer_id: str
     target: Path
     weight: int
-    shareable: int
-    """Its content: making files takes the kernel longer when two processes do it in one file system."""
     shown: str = ""
     """The tree as messages show it."""
     flushed: bool = False
     """Whether all of it is to be on the disk when the job ends."""
+
+    @property
+    def shareable(self) -> int:
+        """All of it."""
+        return self.weight
 
     def run(self, progress: Progress) -> None:
         """See :func:`~installer_plugin.storage.layer.tree_copy.copy_tree`."""
