@@ -21,6 +21,7 @@ from tests.support.images import ImageSources, build_sources
 from tests.support.left_out import LeftOut
 from tests.support.leftovers import SESSION_VARIABLE, Machine, detach_below, leftovers, new_session
 from tests.support.sources import SourceRootBuilder
+from tests.support.waiting import wait_until
 from tests.support.workers import Ending, is_controller, is_worker
 
 TESTS = Path(__file__).parent
@@ -33,6 +34,8 @@ PROCESS_EVENTS = frozenset(
 ReportT = TypeVar("ReportT", pytest.TestReport, pytest.CollectReport)
 
 SESSION = new_session()
+VM_CASES = os.environ.pop("VM_CASES", "")
+"""Process that runs the VM cases at the same time, if there is one (`.ci/run`)."""
 # Settings of the person who runs the tests must not decide what they see.
 for _name in tuple(os.environ):
     if _name.startswith(("CONTAINERS_", "STORAGE_", "BOUND_IMAGES_", "REGISTRY_AUTH_FILE")):
@@ -157,6 +160,12 @@ def _own_records() -> Iterator[None]:
         yield
 
 
+def _wait_for_vm_cases() -> None:
+    """Their loop devices would count as left behind."""
+    if VM_CASES:
+        wait_until(lambda: not Path("/proc", VM_CASES).exists(), "their end", seconds=3600)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left(
     _own_records: None, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
@@ -166,6 +175,7 @@ def _nothing_left(
     yield
     own = (tmp_path_factory.getbasetemp(), CACHE)
     alone = _required(pytestconfig, set()) and not is_worker(pytestconfig)
+    _wait_for_vm_cases()
     left = leftovers(before, SESSION, own, alone=alone)
     assert not left, "the tests left behind:\n" + "\n".join(left)
 
@@ -189,6 +199,7 @@ class _NothingLeftByAll:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        _wait_for_vm_cases()
         self._left = leftovers(self._before, SESSION, (), alone=self._alone)
         if self._left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -116,6 +116,21 @@ def test_run_that_is_told_to_end_cleans_up_first(
     assert len(list(tmp_path.glob("test_it[[]*"))) == under_way
 
 
+@pytest.mark.real
+def test_what_is_left_is_looked_for_when_the_vm_cases_have_ended(tmp_path: Path) -> None:
+    text = "from pathlib import Path\ndef test_it(): Path(f'{__file__}-ran').touch()\n"
+    argv = _nested_argv(tmp_path, text)
+    with subprocess.Popen(("sleep", "30")) as cases:
+        env = {**os.environ, "VM_CASES": str(cases.pid)}
+        with subprocess.Popen(argv, cwd=REPOSITORY, env=env, stdout=subprocess.DEVNULL) as process:
+            wait_until((tmp_path / "test_it.py-ran").exists, "the test")
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(3)
+            cases.kill()
+            cases.wait()
+            assert process.wait(SECONDS) == 0
+
+
 CONTROLLER = """
 import signal, subprocess, sys
 from types import SimpleNamespace
