@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -114,7 +115,9 @@ def test_target_that_runs_out_of_inodes_while_it_is_copied_to(
     _use_inodes(blocker, leave=1000)
     with running(job.argv, tmp_path, job.env) as copy:
         copy.wait_for_line("copying")
+        copy.send(signal.SIGSTOP)  # it would have copied everything before so many files are made
         _use_inodes(blocker, leave=0)
+        copy.send(signal.SIGCONT)
         code = copy.wait()
     _assert_fails_clearly(copy.output, code, job.physical)
     _assert_unharmed(job, small)
