@@ -18,12 +18,12 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from installer_plugin.block import (
+    disk_target,
     loop_ioctl,
     loops,
     lvm,
     namespace,
     root_finder,
-    target,
     udev,
     undo_steps,
 )
@@ -475,7 +475,7 @@ def test_program_that_is_missing_is_named(
 ) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(b"x" * 8192)
-    monkeypatch.setattr(target, "own_mounts", nullcontext)
+    monkeypatch.setattr(disk_target, "own_mounts", nullcontext)
     options = OpenOptions(state=tmp_path / "state")
 
     def missing(_: object) -> None:

@@ -2,12 +2,13 @@
 
 import json
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import run, unshared
-from tests.support.images import ImageSources
+from tests.support.images import REPOSITORY, ImageSources
 from tests.support.product import Lab
 
 _WATCHED = """
@@ -31,6 +32,9 @@ from installer_plugin.storage.engine import source_jobs
 from installer_plugin.storage.layer import jobs
 json.dump({"modules": sorted(sys.modules), "started": []}, sys.stdout)
 """
+PYTHON = (sys.executable, "-S", "-c")
+"""Without what is loaded for who measures coverage."""
+PACKAGES = {"PYTHONPATH": f"{REPOSITORY}:{sysconfig.get_path('purelib')}"}
 NOT_FOR_DIRECTORIES = (
     "installer_plugin.block.disk_target",
     "installer_plugin.block.opener",
@@ -80,7 +84,7 @@ class Seen:
 
 def watched(lab: Lab, *args: str | Path) -> Seen:
     report = lab.directory / "seen.json"
-    run(unshared((sys.executable, "-c", _WATCHED, report, *args)), env=lab.source.env)
+    run(unshared((*PYTHON, _WATCHED, report, *args)), env={**lab.source.env, **PACKAGES})
     return Seen(report.read_text())
 
 
@@ -112,6 +116,6 @@ def test_proof_of_a_directory_loads_what_it_needs_and_starts_nothing(
 
 
 def test_workers_load_what_layers_need() -> None:
-    seen = Seen(run((sys.executable, "-c", _WORKER)).stdout)
+    seen = Seen(run((*PYTHON, _WORKER), env=PACKAGES).stdout)
     assert sorted(seen.modules & {*NOT_FOR_WORKERS}) == []
     assert seen.ours <= 45
