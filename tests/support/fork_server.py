@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from marshal import loads
 from pathlib import Path
@@ -28,6 +28,7 @@ import installer_plugin
 PACKAGE = installer_plugin.__name__
 CLIENT = Path(__file__).with_name("fork_client.py")
 REPOSITORY = Path(__file__).parents[2]
+MEASURED = "--measured"
 
 
 class _Server:
@@ -38,12 +39,13 @@ class _Server:
 def forked_command() -> tuple[str, ...]:
     """What stands for `python -m installer_plugin`; starts the server of these tests if need be."""
     if _Server.process is None:
-        # The server itself is not measured.
+        # Of the server itself, only what it loads is measured, by itself.
         env = {
             name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
         }
+        measured = (MEASURED,) if len(env) < len(os.environ) else ()
         _Server.process = subprocess.Popen(
-            (sys.executable, "-m", __name__),
+            (sys.executable, "-m", __name__, *measured),
             cwd=REPOSITORY, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert _Server.process.stdout is not None
@@ -65,9 +67,11 @@ def ended_at_last() -> Iterator[None]:
 
 def serve() -> None:
     """Fork for each call until stdin ends; in the fork, this returns when the command does."""
-    for module in pkgutil.walk_packages(installer_plugin.__path__, f"{PACKAGE}."):
-        if not module.name.endswith("__main__"):
-            import_module(module.name)
+    measuring = coverage.Coverage(data_suffix=True) if MEASURED in sys.argv else None
+    with measuring.collect() if measuring else nullcontext():
+        _load()
+    if measuring:
+        measuring.save()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who take calls
     calls = socket.socket(socket.AF_UNIX)
     calls.bind("")  # the kernel gives it a name that no mount hides
@@ -81,6 +85,14 @@ def serve() -> None:
             _take(call)
             return
         call.close()
+
+
+def _load() -> None:
+    for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
+        del sys.modules[name]  # it is measured from its first line on
+    for module in pkgutil.walk_packages(installer_plugin.__path__, f"{PACKAGE}."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
 
 
 def _take(call: socket.socket) -> None:

@@ -138,7 +138,9 @@ def test_parent_that_is_absent_is_an_error(tmp_path: Path) -> None:
 
 NOBODY = 65534
 HOLD_AS_NOBODY = HOLD.replace(
-    "with ", f"import os\nos.setgroups([])\nos.setgid({NOBODY})\nos.setuid({NOBODY})\nwith ", 1
+    "with ",
+    f"import os, shutil, tempfile\nos.setgroups([])\nos.setgid({NOBODY})\nos.setuid({NOBODY})\nwith ",
+    1,
 )
 """Only what is imported by then: the interpreter may be where others cannot read."""
 
