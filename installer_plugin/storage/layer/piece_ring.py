@@ -22,7 +22,7 @@ from installer_plugin.files.rootfs import Closing
 from installer_plugin.model import DiffId
 from installer_plugin.storage.layer.tar_stream import BUFFER, Hash, Progress
 
-SLOTS = 8
+SLOTS = 6
 """Pieces that one process prepares before the first of them is hashed."""
 _RECORD = struct.Struct("<HHHIIQQ")
 """A :class:`_Said`; shorter than what a pipe takes at once."""
