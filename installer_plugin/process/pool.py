@@ -102,7 +102,9 @@ class Crew:
 
     def _start(self, count: int) -> Sequence[_Process]:
         """So many processes that live."""
-        self._workers = [worker for worker in self._workers if not worker.thread.done()]
+        for worker in [worker for worker in self._workers if worker.thread.done()]:
+            self._workers.remove(worker)
+            worker.close()
         while len(self._workers) < count:
             self._workers.append(_Process(self._runner))
         return self._workers[:count]

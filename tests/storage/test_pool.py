@@ -375,6 +375,8 @@ def test_process_that_has_died_meanwhile_is_replaced() -> None:
         again = _who(crew, [Told("a"), Told("b")], 2)
         assert len(again) == 2
         assert again & first == first - {victim}
+        crews = [thread for thread in threading.enumerate() if thread.name.startswith("crew")]
+        assert len(crews) == len(again)
 
 
 @dataclass(frozen=True, slots=True)
