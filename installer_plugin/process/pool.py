@@ -27,6 +27,7 @@ from installer_plugin.process.pool_worker import (
     Moved,
     SharedJob,
     Tell,
+    is_message,
     work_off,
 )
 from installer_plugin.process.processors import usable_processors
@@ -194,7 +195,8 @@ class _Process:
         try:
             runner.follow(self._command, Inbox(self._said).add)
         except CommandError as error:
-            failed = Failed(error)
+            said = (line for line in error.stderr.splitlines() if not is_message(line))
+            failed = Failed(CommandError(error.command, error.ending, "\n".join(said)))
         except _Stopped:
             return
         finally:

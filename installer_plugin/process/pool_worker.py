@@ -120,6 +120,11 @@ def lines_of(message: Message) -> Iterator[str]:
         yield f"{mark}{text[start : start + LINE]}\n"
 
 
+def is_message(line: str) -> bool:
+    """Whether *line* is one of those that make messages."""
+    return line.startswith((_MORE, _LAST))
+
+
 class Inbox:
     """Puts lines together to messages; what else a program says is ignored."""
 

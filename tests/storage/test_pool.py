@@ -313,8 +313,9 @@ def test_job_that_is_shared_ends_once_and_with_the_last_of_its_parts() -> None:
 
 def test_parts_of_a_worker_that_dies_leave_nobody_waiting() -> None:
     began = time.monotonic()
-    with pytest.raises(CommandError, match="was ended by SIGKILL"):
+    with pytest.raises(CommandError, match="was ended by SIGKILL") as caught:
         list(do_jobs([Together(1000, deadly=True)], Runner(), 2))
+    assert caught.value.stderr == ""
     assert time.monotonic() - began < SECONDS
 
 
