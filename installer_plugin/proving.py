@@ -73,7 +73,7 @@ def prove(
 def policy_for(target: TargetStore, opened: Opened | None) -> Policy | None:
     """The SELinux policy that will judge the store: the target's own, or the one being installed.
 
-    *opened* None: there is no source.
+    *opened* is None without a source.
     """
     for path in deployments(target.physical_root):
         with open_deployment(target.physical_root, path) as deployment:

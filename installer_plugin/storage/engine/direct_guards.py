@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.records import LayerRecord, layer_id, toc_layer_id
 
@@ -68,13 +69,13 @@ def _refusals(store: GraphRoot, layer: LayerRecord) -> Iterator[Refusal]:
         )
     if layer.mapped:
         yield Refusal(Guard.MAPPED_OWNERS, f"{shown} has an ID mapping")
-    if not _is(store, f"overlay-layers/{layer.id}.tar-split.gz", REGULAR_FILE):
+    if not _is(store, split_path(layer.id), REGULAR_FILE):
         yield Refusal(Guard.NO_TAR_SPLIT, f"{shown} has no tar-split file")
     if store.root.has_entry(f"overlay/{layer.id}/composefs-data"):
         yield Refusal(Guard.COMPOSEFS_LAYER, f"{shown} is stored as composefs objects")
     if not _is(store, f"overlay/{layer.id}", DIRECTORY):
         yield Refusal(Guard.UNUSUAL_LAYER, f"{shown} has no directory of its own")
-    elif not _is(store, f"overlay/{layer.id}/diff", DIRECTORY):
+    elif not _is(store, tree_path(layer.id), DIRECTORY):
         yield Refusal(Guard.UNUSUAL_LAYER, f"diff of {shown} is not a directory")
     elif store.root.has_entry(f"overlay/{layer.id}/diff1"):
         yield Refusal(Guard.UNUSUAL_LAYER, f"{shown} has more than one diff directory")

@@ -19,6 +19,7 @@ from installer_plugin.process.pool_worker import Progress
 from installer_plugin.process.turns import Turns, turns
 from installer_plugin.storage.engine.source_check import REPULL, LayerFiles, LayerWalk
 from installer_plugin.storage.layer.jobs import layer_work
+from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.layer.proof import stored_entries, stored_split
 from installer_plugin.storage.layer.tar_header import HeaderReader
 from installer_plugin.storage.layer.tar_split import Chunk, read_chunks
@@ -79,12 +80,12 @@ class CheckLayer:
     @property
     def folder(self) -> str:
         """The layer's tree, in the store."""
-        return f"overlay/{self.layer_id}/diff"
+        return tree_path(self.layer_id)
 
     @property
     def split(self) -> str:
         """Its tar-split file, in the store."""
-        return f"overlay-layers/{self.layer_id}.tar-split.gz"
+        return split_path(self.layer_id)
 
     def run(self, progress: Progress) -> Examined:
         """See :func:`examined`."""

@@ -16,6 +16,7 @@ from installer_plugin.storage.base import search_order
 from installer_plugin.storage.engine.source_check import REPULL, LayerFiles
 from installer_plugin.storage.engine.source_jobs import CheckLayer, Examined, check_work
 from installer_plugin.storage.layer.jobs import path_for_others
+from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.layer.proof import stored_entries
 from installer_plugin.storage.layer.tar_split import FileEntry
 from installer_plugin.storage.layer.tree import LayerTree
@@ -187,8 +188,8 @@ def require_own_content(images: Sequence[ResolvedImage], stores: Sequence[Path])
 
 def _require_own_files(stored: StoredLayer) -> None:
     store, layer = stored
-    folder = f"overlay/{layer.id}/diff"
-    if not store.root.has_entry(f"overlay-layers/{layer.id}.tar-split.gz"):
+    folder = tree_path(layer.id)
+    if not store.root.has_entry(split_path(layer.id)):
         return  # packed again from what is there, where links are links and fifos are fifos
     with (
         store.root.directory(folder) as diff,

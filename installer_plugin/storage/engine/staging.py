@@ -91,10 +91,10 @@ class ReadingBack:
     """Of the layers that are proven."""
 
     def flawless(self, message: Ended) -> Iterator[ReadBack]:
-        """What a job has proven; nothing for a copy, or if the layer has to be looked at again."""
-        result, number = message.result, message.index - len(self.copies)
-        if number >= 0 and isinstance(result, LayerProof) and not result.defects:
-            claim = self.proofs[number].claim
+        """What a proof has come to; nothing if the layer has to be looked at again."""
+        result = message.result
+        if isinstance(result, LayerProof) and not result.defects:
+            claim = self.proofs[message.index - len(self.copies)].claim
             yield ReadBack(claim, result, self.files[claim.id])
 
 

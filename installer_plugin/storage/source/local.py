@@ -25,6 +25,7 @@ from installer_plugin.model import (
     parse_image_id,
 )
 from installer_plugin.storage.base import Found, Manifests
+from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.layer.tar_split import FREE_TEXT, TEXT_PER_BYTE
 from installer_plugin.storage.source.containers_conf import RegistriesConf
 from installer_plugin.storage.source.short_names import candidates, same_short_name
@@ -238,7 +239,7 @@ class LocalStores:
 
     def _entries(self, layer: LayerRecord) -> int:
         store = self._holder(layer.id).root
-        path = f"overlay-layers/{layer.id}.tar-split.gz"
+        path = split_path(layer.id)
         if not store.root.has_entry(path):
             return 0  # for estimates only; a layer without tar-split fails verification
         try:
@@ -336,8 +337,8 @@ def _require_plain(store: GraphRoot, layer: LayerRecord) -> None:
     """
     expected = {
         f"overlay/{layer.id}": "directory",
-        f"overlay/{layer.id}/diff": "directory",
-        f"overlay-layers/{layer.id}.tar-split.gz": "regular file",
+        tree_path(layer.id): "directory",
+        split_path(layer.id): "regular file",
     }
     for path, kind in expected.items():
         if store.root.has_entry(path) and store.root.type_of(path) != kind:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from installer_plugin.errors import DataError, Problem
+from installer_plugin.storage.layer.paths import split_path, tree_path
 from installer_plugin.storage.store import libpod_db
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.locks import LOCK_FILES
@@ -77,7 +78,7 @@ def layer_problems(store: GraphRoot, records: Records, layer: LayerRecord) -> It
 
 def _missing_parts(store: GraphRoot, layer: LayerRecord) -> Iterator[str]:
     """The parts that a full verification would read."""
-    tar_split, diff = f"overlay-layers/{layer.id}.tar-split.gz", f"overlay/{layer.id}/diff"
+    tar_split, diff = split_path(layer.id), tree_path(layer.id)
     for path, expected in ((tar_split, "regular file"), (diff, "directory")):
         seen = _type(store, path)
         if seen != expected:
