@@ -17,23 +17,18 @@ from pathlib import Path
 
 from installer_plugin.events import Events
 from installer_plugin.expectations import expected_of_resolved
-from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.process.pool import Crew
 from installer_plugin.process.pool_worker import Ended, Job, Moved, Progress, SharedJob
 from installer_plugin.process.runner import Runner
-from installer_plugin.process.schedule import Needs, Schedule
+from installer_plugin.process.schedule import Needs, Task
 from installer_plugin.stages.copy import CopyOptions, copy
-from installer_plugin.stages.discover import discover
 from installer_plugin.stages.preflight import Plan, preflight
-from installer_plugin.stages.resolve import resolve
 from installer_plugin.stages.verify import VerifyOptions, verify
-from installer_plugin.storage.base import EngineChoice
-from installer_plugin.storage.engine.select import Surroundings, select_engines
 from installer_plugin.storage.layer.jobs import ProveLayer
-from installer_plugin.storage.source.containers_conf import RegistriesConf
-from installer_plugin.storage.source.local import open_local_stores
 from installer_plugin.storage.store.graph_root import GraphRoot
 from installer_plugin.storage.store.target_store import find_target_store
+from tests.bench.copy_alone import selected_directly
+from tests.support.on_paper import played
 
 PROCESSORS = (1, 2, 4, 8)
 HASHED = 256 << 20
@@ -84,18 +79,12 @@ class Round:
 
     def together(self, workers: int, hashing: float) -> float:
         """Seconds until *workers* have done all of it; *hashing*: bytes of a stream in a second."""
-        now, at_work = 0.0, dict[int, tuple[float, int]]()
-        with Schedule(self.jobs, self.needs, workers, lambda: now) as schedule:
-            while not schedule.done:
-                for worker in range(workers):
-                    task = None if worker in at_work else schedule.next_for(worker)
-                    if task and isinstance(task.job, Paper):
-                        spent = max(task.job.seconds, task.job.hashed / hashing)
-                        at_work[worker] = (now + spent, task.index)
-                worker = min(at_work, key=lambda each: at_work[each][0])
-                now, index = at_work.pop(worker)
-                schedule.ended(index, None)
-        return now
+
+        def seconds(task: Task) -> float:
+            assert isinstance(task.job, Paper)
+            return max(task.job.seconds, task.job.hashed / hashing)
+
+        return played(self.jobs, self.needs, workers, seconds)[0]
 
 
 class TimedCrew(Crew):
@@ -143,18 +132,15 @@ def print_growth(store: Path, source_root: Path, target: Path) -> None:
 
 
 def _copy(crew: Crew, store: Path, source_root: Path, target: Path) -> None:
-    runner, registries = Runner(), RegistriesConf(aliases={})
-    with Rootfs.open(source_root) as root, open_local_stores([store], registries) as local:
-        images = resolve(discover(root).images, [local]).images
-        surroundings = Surroundings((store,), signatures=False, crew=crew, runner=runner)
-        selected = select_engines(EngineChoice.DIRECT, images, surroundings)
-        place = find_target_store(target)
+    runner, place = Runner(), find_target_store(target)
+    with selected_directly(store, source_root, crew) as selected:
+        images = tuple(each.image for each in selected)
         preflight(Plan(images=images, selected=selected, stores=(store,)), crew, runner)
         options = CopyOptions(selected=selected, scratch=(target,), read_back=True)
         there = copy(place, options, Events(), runner)
-        proof = VerifyOptions(read_back=there.read_back)
-        with GraphRoot.open(place.graph_root) as made:
-            verify(made, expected_of_resolved(images), Events(), crew, proof)
+    proof = VerifyOptions(read_back=there.read_back)
+    with GraphRoot.open(place.graph_root) as made:
+        verify(made, expected_of_resolved(images), Events(), crew, proof)
 
 
 def _hashing() -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from installer_plugin.process.pool_worker import Job, Progress
 from installer_plugin.process.schedule import WORTH_SHARING, Schedule, Task
+from tests.support.on_paper import played
 
 LARGE = WORTH_SHARING
 
@@ -59,23 +60,12 @@ def _parted(*weights: int) -> list[Job]:
 
 def _shared(jobs: Sequence[Job], needs: Mapping[int, Sequence[int]], workers: int) -> list[int]:
     """Numbers of the jobs that are shared when each worker ends what it does in time of its weight."""
-    found: dict[int, None] = {}
-    now = 0.0
-    with Schedule(jobs, needs, workers, lambda: now) as schedule:
-        at_work: dict[int, tuple[float, Task]] = {}
-        while not schedule.done:
-            for worker in range(workers):
-                task = None if worker in at_work else schedule.next_for(worker)
-                if task:
-                    is_part = isinstance(task.job, Part)
-                    if is_part:
-                        found[task.index] = None
-                    weight = jobs[task.index].weight / (workers if is_part else 1)
-                    at_work[worker] = (now + weight, task)
-            worker = min(at_work, key=lambda each: at_work[each][0])
-            now, task = at_work.pop(worker)
-            schedule.ended(task.index, None)
-    return list(found)
+
+    def seconds(task: Task) -> float:
+        return jobs[task.index].weight / (workers if isinstance(task.job, Part) else 1)
+
+    _, begun = played(jobs, needs, workers, seconds)
+    return list(dict.fromkeys(task.index for task in begun if isinstance(task.job, Part)))
 
 
 @pytest.mark.parametrize(
