@@ -11,9 +11,9 @@ import os
 import pickle
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -39,8 +39,11 @@ from installer_plugin.process.runner import (
     our_program_argv,
 )
 from installer_plugin.process.schedule import Needs, Schedule, Task, can_be_shared
+from installer_plugin.process.signals import uninterrupted
+from installer_plugin.process.threads import Thread
 
 PROGRAM = "installer_plugin.process.pool_worker"
+THREAD = "crew"
 MAX_WORKERS = 4
 """More processes than this wait for the disk."""
 WORTH_A_PROCESS = 512 << 20
@@ -67,7 +70,8 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._dismiss()
+        with uninterrupted():
+            self._dismiss()
 
     def do(
         self, jobs: Sequence[Job], needs: Needs | None = None, workers: int | None = None
@@ -103,11 +107,12 @@ class Crew:
 
     def _start(self, count: int) -> Sequence[_Process]:
         """So many processes that live."""
-        for worker in [worker for worker in self._workers if worker.thread.done()]:
-            self._workers.remove(worker)
-            worker.close()
-        while len(self._workers) < count:
-            self._workers.append(_Process(self._runner))
+        with uninterrupted():
+            for worker in [worker for worker in self._workers if not worker.thread.is_alive()]:
+                self._workers.remove(worker)
+                worker.close()
+            while len(self._workers) < count:
+                self._workers.append(_Process(self._runner))
         return self._workers[:count]
 
     def _by_processes(self, schedule: Schedule, count: int) -> Generator[Moved | _Results]:
@@ -115,30 +120,32 @@ class Crew:
         work = _Work(schedule, [worker.give for worker in workers])
         finished = False
         try:
-            for number, worker in enumerate(workers):
-                worker.listen(partial(work.hear, number))
-            work.begin()
+            with uninterrupted():  # in the midst of it, a lock would stay taken
+                for number, worker in enumerate(workers):
+                    worker.listen(partial(work.hear, number))
+                work.begin()
             yield from work.said()
             finished = True
         finally:
-            for worker in workers:
-                worker.listen(None)
-            if not finished:
-                work.stop()
-                self._end()
+            with uninterrupted():
+                for worker in workers:
+                    worker.listen(None)
+                if not finished:
+                    work.stop()
+                    self._end()
 
     def _end(self) -> None:
         """Return when no process works any more, whatever it was doing."""
-        while not all(worker.thread.done() for worker in self._workers):
+        while living := [worker for worker in self._workers if worker.thread.is_alive()]:
             self._runner.end_all()
-            wait([worker.thread for worker in self._workers], timeout=END_SECONDS)
+            living[0].thread.join(END_SECONDS)
         self._dismiss()
 
     def _dismiss(self) -> None:
         """Let the processes end, which have nothing to do."""
-        for worker in self._workers:
-            worker.close()
-        self._workers = []
+        with ExitStack() as stack:
+            while self._workers:
+                stack.callback(self._workers.pop().close)
 
 
 class _Stopped(Exception):  # noqa: N818 - ends a thread's work, is never reported
@@ -164,9 +171,9 @@ class _Process:
         self._lock = threading.Lock()
         self._hear: Tell | None = None
         self._failed: Failed | None = None
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="crew")
-        self.thread = self._threads.submit(self._follow, runner)
+        self.thread = Thread(partial(self._follow, runner), THREAD)
         """Runs as long as the process does."""
+        self.thread.begin()
 
     def give(self, task: Task) -> None:
         """Have *task* done next."""
@@ -185,10 +192,11 @@ class _Process:
         The pipe stays open meanwhile: a process that has just been started is still to open it.
         """
         os.write(self._jobs[1], pickle.dumps(None))
-        self._threads.shutdown()
-        for fd in self._jobs:
-            os.close(fd)
-        self.thread.result()
+        try:
+            self.thread.end()
+        finally:
+            for fd in self._jobs:
+                os.close(fd)
 
     def _follow(self, runner: Runner) -> None:
         failed = Failed(CommandError(self._command, "ended without an answer", ""))
@@ -272,23 +280,24 @@ class _Work:
 
 def _done_here(schedule: Schedule) -> Generator[Moved | _Results]:
     """Do all jobs one after the other in a thread, so that it can be said how it goes."""
-    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-    work = _Work(schedule, [tasks.put])
-    with ThreadPoolExecutor(1, thread_name_prefix="crew") as threads:
-        thread = threads.submit(_work_here, tasks, work)
-        try:
-            work.begin()
-            yield from work.said()
-        finally:
+    tasks: deque[Task] = deque()
+    work = _Work(schedule, [tasks.append])
+    thread = Thread(partial(_work_here, tasks, work), THREAD)
+    work.begin()
+    try:
+        thread.begin()
+        yield from work.said()
+    finally:
+        with uninterrupted():
             work.stop()
-            tasks.put(None)
-        thread.result()
+            thread.end()
 
 
-def _work_here(tasks: queue.SimpleQueue[Task | None], work: _Work) -> None:
+def _work_here(tasks: deque[Task], work: _Work) -> None:
     try:
         with suppress(_Stopped):
-            while task := tasks.get():
+            while tasks:  # whoever hears that one has ended has put the next one there
+                task = tasks.popleft()
                 work_off(task.index, task.job, partial(work.hear, 0))
     finally:
         work.over()

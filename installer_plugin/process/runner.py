@@ -192,27 +192,30 @@ class Runner:
     def _started(
         self, command: Command, streams: Streams = Streams.APART
     ) -> Iterator[subprocess.Popen[bytes]]:
-        # One that has begun is never unknown to end_all, which waits for the lock.
-        with self._lock:
-            child = self._begun(command, streams)
-            self._living.add(child)
+        child = self._begun(command, streams)
         try:
             yield child
         finally:
-            with self._lock:
-                self._living.discard(child)
+            self._forget(child)
 
     def _begun(self, command: Command, streams: Streams = Streams.APART) -> subprocess.Popen[bytes]:
         """A child that is started; a signal in the midst of that leaves none behind."""
         child = None
         try:
-            with uninterrupted():
+            # One that has begun is never unknown to end_all, which waits for the lock.
+            with uninterrupted(), self._lock:
                 child = _start(command, streams)
+                self._living.add(child)
         except InterruptedBySignal:
             if child is not None:
                 _end(child, self._grace)
+                self._forget(child)
             raise
         return child
+
+    def _forget(self, child: subprocess.Popen[bytes]) -> None:
+        with uninterrupted(), self._lock:
+            self._living.discard(child)
 
     def run(
         self,
@@ -314,6 +317,7 @@ class Runner:
             yield child.pid, line
         finally:
             _end(child, self._grace)
+            self._forget(child)
 
 
 def _start(command: Command, streams: Streams) -> subprocess.Popen[bytes]:

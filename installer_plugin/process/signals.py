@@ -51,8 +51,11 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Have InterruptedBySignal wait until the context is left: what was begun is in our hands then."""
-    if threading.current_thread() is not threading.main_thread():
+    """Have InterruptedBySignal wait until the context is left: what was begun is in our hands then.
+
+    Within another such context, it waits for the end of that one.
+    """
+    if threading.current_thread() is not threading.main_thread() or _waiting.wanted:
         yield  # signals come to the main thread only
         return
     _waiting.wanted = True
@@ -60,6 +63,6 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         _waiting.wanted = False
-    came, _waiting.came = _waiting.came, ""
-    if came:
-        raise InterruptedBySignal(came)
+        came, _waiting.came = _waiting.came, ""
+        if came:
+            raise InterruptedBySignal(came)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from installer_plugin.errors import DataError
 from installer_plugin.events import OUTPUT, Event, Events, JsonLinesSink, Progress, Step, Warned
 from installer_plugin.files.outlet import Outlet
+from installer_plugin.process.threads import alongside
 
 POLL_SECONDS = 0.1
 READ_BYTES = 1 << 16
@@ -35,11 +36,10 @@ def relayed(file: Path, events: Events) -> Iterator[None]:
     What cannot be read as an event is skipped, and reported once.
     """
     file.touch(mode=0o600)
-    ended = threading.Event()
     with file.open("rb") as stream:
         relay = _Relay(stream, events)
 
-        def pass_on() -> None:
+        def pass_on(ended: threading.Event) -> None:
             while True:
                 last = ended.is_set()  # asked first: what is written before the end is still read
                 relay.pass_on()
@@ -47,13 +47,8 @@ def relayed(file: Path, events: Events) -> Iterator[None]:
                     return
                 ended.wait(POLL_SECONDS)
 
-        reader = threading.Thread(target=pass_on, name="event-relay", daemon=True)
-        reader.start()
-        try:
+        with alongside(pass_on, "event-relay"):
             yield
-        finally:
-            ended.set()
-            reader.join()
 
 
 class _Relay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,6 +23,7 @@ from installer_plugin.process.procfs import lives
 from installer_plugin.process.runner import Command, CommandError, Runner
 from installer_plugin.process.schedule import WORTH_SHARING
 from installer_plugin.process.turns import Turns, turns
+from tests.support.commands import run
 
 SECONDS = 20
 
@@ -347,7 +349,7 @@ def test_processes_are_started_before_there_are_jobs_if_they_will_be_worth_it() 
         crew.expect(WORTH_A_PROCESS)
         assert len(crew._workers) == crew.worth([Told("a", WORTH_A_PROCESS)])
         threads = [worker.thread for worker in crew._workers]
-    assert all(thread.done() for thread in threads)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +372,7 @@ def test_process_that_has_died_meanwhile_is_replaced() -> None:
         victim = min(first)
         os.kill(victim, signal.SIGKILL)
         until = time.monotonic() + SECONDS
-        while not any(worker.thread.done() for worker in crew._workers):
+        while all(worker.thread.is_alive() for worker in crew._workers):
             assert time.monotonic() < until
             time.sleep(0.01)
         again = _who(crew, [Told("a"), Told("b")], 2)
@@ -410,6 +412,14 @@ class Noted:
         there = all(other.exists() for other in self.others)
         self.file.touch()
         return there
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interruption_leaves_nothing_wherever_it_comes(workers: int) -> None:
+    said = run((sys.executable, "-m", "tests.storage.interrupted_crew", str(workers)))
+    *wrong, last = said.stdout.splitlines()
+    assert wrong == []
+    assert int(last.split()[0]) > 50
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

@@ -13,11 +13,11 @@ import os
 import shlex
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import NoReturn
 
 from installer_plugin.block.mountinfo import parse_mountinfo, roots_of_store
@@ -36,6 +36,7 @@ from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarg
 from installer_plugin.process.procfs import find_process
 from installer_plugin.process.runner import Runner, our_program_argv
 from installer_plugin.process.signals import interruptible
+from installer_plugin.process.threads import alongside
 from installer_plugin.request import Context
 from installer_plugin.stages.report import problem_json
 from installer_plugin.state.event_relay import written_to
@@ -210,22 +211,15 @@ def _install(session: Session) -> Outcome:
 @contextmanager
 def _ended_with(owner: int) -> Iterator[None]:
     """Raise InterruptedBySignal when we are told to end, or bootc or the installation is no more."""
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: Event) -> None:
         while not over.wait(WATCH_SECONDS):
             if not _is_ancestor(owner):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    watcher = threading.Thread(target=watch, name="installation-watch", daemon=True)
-    with interruptible():
-        watcher.start()
-        try:
-            yield
-        finally:
-            over.set()
-            watcher.join()
+    with interruptible(), alongside(watch, "installation-watch"):
+        yield
 
 
 def _run_phases(session: Session, context: Context) -> None:

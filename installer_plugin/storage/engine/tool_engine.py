@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from installer_plugin.model import ResolvedImage, SourceKind
 from installer_plugin.process.runner import Runner
+from installer_plugin.process.threads import alongside
 from installer_plugin.storage.engine.base import Moved, Place
 from installer_plugin.storage.engine.source_layers import require_own_content
 from installer_plugin.storage.engine.space import free_room
@@ -69,19 +70,13 @@ def _watched(graph_root: Path, grown: Callable[[int], None]) -> Iterator[None]:
 
     The target is being installed and has no other writer; the figure is for eyes only.
     """
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: Event) -> None:
         before = free_room(graph_root).bytes
         while not ended.wait(POLL_SECONDS):
             now = free_room(graph_root).bytes
             grown(max(before - now, 0))
             before = min(before, now)
 
-    watcher = threading.Thread(target=watch, name="copy-progress", daemon=True)
-    watcher.start()
-    try:
+    with alongside(watch, "copy-progress"):
         yield
-    finally:
-        ended.set()
-        watcher.join()
