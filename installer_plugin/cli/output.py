@@ -16,16 +16,13 @@ import click
 from installer_plugin.errors import (
     TRACEBACK_VARIABLE,
     BoundImagesError,
-    ExitCode,
     HostError,
-    InterruptedBySignal,
     caught,
 )
 from installer_plugin.events import OUTPUT, Events, JsonLinesSink, Sink, sink_for
 from installer_plugin.files.outlet import Outlet, say
 from installer_plugin.model import Finding
 from installer_plugin.process.runner import Runner
-from installer_plugin.process.signals import interruptible
 from installer_plugin.request import Context
 from installer_plugin.stages import report
 
@@ -110,15 +107,10 @@ def _require_writable(fd: int) -> None:
 def run_to_exit(output: Output, body: Callable[[], None]) -> None:
     """Run a command's body and end the process with its exit code."""
     try:
-        with interruptible():
-            body()
+        body()
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         known = caught(error)
         output.failure(known)
         sys.exit(known.exit_code)
-    except InterruptedBySignal as interruption:
-        hint = "everything it had started has ended; run the command again to go on"
-        say(f"interrupted by {interruption.signal_name}: {hint}")
-        sys.exit(ExitCode.INTERRUPTED)

@@ -45,7 +45,7 @@ class Program(click.Group):
 
 @click.group(cls=Program, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name=PROGRAM)
-def main() -> None:
+def program() -> None:
     """Put every bound image of a bootc OS image on the target, proven bit for bit, or fail.
 
     /usr/lib/bootc/bound-images.d holds a symbolic link for each bound image, to the Quadlet .image

@@ -6,7 +6,7 @@ import time as clock
 from dataclasses import dataclass
 from pathlib import Path
 
-from installer_plugin.cli import main
+from installer_plugin.cli.program import program
 from manual.blocks import Block, Heading, Span, Style
 from manual.commands import commands, name_line, page_of, see_also
 from manual.markdown import MarkdownError, parse
@@ -47,7 +47,7 @@ def pages(root: Path, version: str, time: int) -> list[Page]:
     """Make all pages of a tree; *time*, in seconds, is what they are dated with."""
     date = clock.strftime("%Y-%m-%d", clock.gmtime(time))
     there = [document for document in DOCUMENTS if source_of(root, document)]
-    all_commands = commands(main, PROGRAM)
+    all_commands = commands(program, PROGRAM)
     made = [
         (c.page, 1, page_of(c, all_commands, [f"{d.name}.{d.section}" for d in there]))
         for c in all_commands

@@ -7,13 +7,13 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from installer_plugin.cli import main
+from installer_plugin.cli.program import program
 from installer_plugin.errors import ExitCode
 
 COLUMNS = 80
 
 
-def command_lines(group: click.Group = main, words: Sequence[str] = ()) -> Iterator[list[str]]:
+def command_lines(group: click.Group = program, words: Sequence[str] = ()) -> Iterator[list[str]]:
     """Yield the words of every command and every group of commands."""
     yield list(words)
     for name, command in group.commands.items():
@@ -28,7 +28,7 @@ COMMANDS = list(command_lines())
 
 def shown(*words: str) -> list[str]:
     """Lines of the help of a command."""
-    done = CliRunner().invoke(main, [*words, "--help"], terminal_width=COLUMNS)
+    done = CliRunner().invoke(program, [*words, "--help"], terminal_width=COLUMNS)
     assert done.exit_code == 0, done.output
     return done.output.splitlines()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from installer_plugin.cli import main
+from installer_plugin.cli.program import program
 from installer_plugin.errors import BoundImagesError, DataError, ExitCode, InterruptedBySignal
 from installer_plugin.files.rootfs import Rootfs
 from installer_plugin.hosts.bootc.boot_entries import ASIDE, KINDS, NOTE, PREFIXES
@@ -43,7 +43,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
 
 
 def test_exit_codes_mean_in_the_help_what_they_mean_in_the_readme() -> None:
-    help_text = main.get_help(click.Context(main))
+    help_text = program.get_help(click.Context(program))
     for code, meaning, _ in rows(README, "Exit codes"):
         (shown,) = re.findall(rf"^ +{code}  (\w.*)$", help_text, re.MULTILINE)
         assert meaning.startswith(shown)
@@ -65,14 +65,14 @@ def test_every_exit_code_but_success_belongs_to_one_error(code: ExitCode) -> Non
 
 
 def test_help_has_the_exit_codes_too() -> None:
-    help_text = main.get_help(click.Context(main))
+    help_text = program.get_help(click.Context(program))
     shown = re.findall(r"^ +(\d+)  \w", help_text, re.MULTILINE)
     assert [int(code) for code in shown] == [int(code) for code in ExitCode]
 
 
 def test_commands_are_those_of_the_program() -> None:
     named = {re.match(r"[\w-]+", row[0])[0] for row in rows(README, "Commands")}  # type: ignore[index]
-    assert named == set(main.list_commands(click.Context(main)))
+    assert named == set(program.list_commands(click.Context(program)))
 
 
 def test_engines_are_those_of_the_program() -> None:

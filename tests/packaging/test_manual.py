@@ -24,12 +24,12 @@ from manual.markdown import MarkdownError, inline, parse
 from manual.pages import DOCUMENTS, Page, pages, source_of
 from manual.roff import Title, page
 
-from installer_plugin.cli import main
+from installer_plugin.cli.program import program
 from tests.support.commands import run
 from tests.support.images import REPOSITORY
 
 PAGES = {f"{each.name}.{each.section}": each for each in pages(REPOSITORY, "1.2.3+g01", 86400)}
-COMMANDS = commands(main, "bootc-bound-images")
+COMMANDS = commands(program, "bootc-bound-images")
 THERE = [document for document in DOCUMENTS if source_of(REPOSITORY, document)]
 
 
@@ -203,7 +203,7 @@ def test_every_command_has_a_page() -> None:
             return {leaf for n, c in below.items() if c for leaf in leaves(c, (*words, n))}
         return {"-".join(words)}
 
-    expected = leaves(main, ("bootc-bound-images",)) | {"bootc-bound-images"}
+    expected = leaves(program, ("bootc-bound-images",)) | {"bootc-bound-images"}
     assert {each.name for each in PAGES.values() if each.section == 1} == expected
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from click import Context, Option
 
-from installer_plugin.cli import main
+from installer_plugin.cli.program import program
 from tests.support.commands import run, unshared
 from tests.support.crafted import Entry, layer_tar, write_layout
 from tests.support.formats import assert_as_described
@@ -225,9 +225,9 @@ def test_options_have_environment_names(engine: str, root: Path, lab: Lab) -> No
 
 
 def test_environment_name_of_every_option_is_the_option_as_written() -> None:
-    context = Context(main)
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
+    context = Context(program)
+    for name in program.list_commands(context):
+        command = program.get_command(context, name)
         assert command
         for option in command.params:
             if isinstance(option, Option) and option.name != "help":
@@ -530,6 +530,30 @@ def _copies(engine: str, mark: str, target: Path) -> bool:
     if engine == "direct":
         return any(target.rglob("bound-images-scratch-*"))
     return any(f" {engine} " in line for line in _processes(mark))
+
+
+_INTERRUPTED_WHILE_LOADING = """
+import os, signal, sys
+from installer_plugin.cli import main
+_, module, number, *words = sys.argv
+def hear(event, arguments):
+    if event == "import" and arguments[0] == module:
+        os.kill(os.getpid(), int(number))
+sys.addaudithook(hear)
+main(words)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+@pytest.mark.parametrize("module", ["click", "installer_plugin.cli.output"])
+def test_program_that_is_interrupted_while_it_loads_says_so(
+    module: str, number: signal.Signals, lab: Lab
+) -> None:
+    python = (sys.executable, "-c", _INTERRUPTED_WHILE_LOADING)
+    done = run((*python, module, str(int(number)), "verify", lab.target), ok=(130,))
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"interrupted by {number.name}: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)

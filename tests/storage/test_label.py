@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from installer_plugin.cli import main
+from installer_plugin.cli.program import program
 from installer_plugin.errors import DataError, VerificationError
 from installer_plugin.events import Events
 from installer_plugin.files.rootfs import Rootfs
@@ -32,7 +32,7 @@ def target(loop_fs: LoopFsFactory, source_root: SourceRoot, image_sources: Image
     give_policy(root)
     mount = loop_fs().mount
     copied = CliRunner().invoke(
-        main, ["copy", str(root), str(mount), "--store", str(image_sources.store.root)]
+        program, ["copy", str(root), str(mount), "--store", str(image_sources.store.root)]
     )
     assert copied.exit_code == 0, copied.output
     assert "labels" in copied.stdout
@@ -60,7 +60,7 @@ def test_images_added_after_the_stamp_of_bootc_are_labelled(
     root = source_root({"b.image": f"[Image]\nImage={image_sources.web.name}\n"})
     give_policy(root)
     store = str(image_sources.store.root)
-    copied = CliRunner().invoke(main, ["copy", str(root), str(target), "--store", store])
+    copied = CliRunner().invoke(program, ["copy", str(root), str(target), "--store", store])
     assert copied.exit_code == 0, copied.output
     folder = target / STORE / "overlay-images" / image_sources.web.id
     assert label_of(folder / "manifest") == "system_u:object_r:container_ro_file_t:s0"
@@ -83,7 +83,7 @@ def test_a_deployment_on_the_target_decides_which_policy_judges(
     give_policy(deployment)
     rules = deployment / RULES
     rules.write_text(rules.read_text().replace("container_ro_file_t", "container_share_t"))
-    verified = CliRunner().invoke(main, ["verify", str(target)])
+    verified = CliRunner().invoke(program, ["verify", str(target)])
     assert verified.exit_code == 6
     assert "expected system_u:object_r:container_share_t" in verified.stderr
 

@@ -9,7 +9,8 @@ import pytest
 from click.shell_completion import FishComplete
 
 from installer_plugin.block.partition_names import partition_names
-from installer_plugin.cli import completion, main
+from installer_plugin.cli import completion
+from installer_plugin.cli.program import program
 from installer_plugin.errors import DataError
 from installer_plugin.storage.source.stored_names import image_names
 
@@ -73,7 +74,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]
     """Ask as a shell does; return the type and value of each answer."""
     monkeypatch.setenv("COMP_WORDS", f"bootc-bound-images {line}")
     monkeypatch.setenv("COMP_CWORD", line.rpartition(" ")[2])
-    complete = FishComplete(main, {}, "bootc-bound-images", "_X")
+    complete = FishComplete(program, {}, "bootc-bound-images", "_X")
     args, incomplete = complete.get_completion_args()
     return [(item.type, item.value) for item in complete.get_completions(args, incomplete)]
 
@@ -158,8 +159,8 @@ def test_everything_that_is_typed_again_and_again_is_completed() -> None:
         "source": completion.sources, "store": completion.stores,
         "root_partition": completion.partitions,
     }  # fmt: skip
-    context = click.Context(main)
-    commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
+    context = click.Context(program)
+    commands = {name: program.get_command(context, name) for name in program.list_commands(context)}
     found = {
         (name, parameter.name): parameter._custom_shell_complete
         for name, command in commands.items()
