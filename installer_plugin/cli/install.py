@@ -9,10 +9,9 @@ import click
 from installer_plugin.cli import options as opt
 from installer_plugin.cli.options import Given, options, work_of
 from installer_plugin.cli.output import open_output, run_to_exit
-from installer_plugin.hooks.running import TIMEOUT_SECONDS
+from installer_plugin.hooks.options import TIMEOUT_SECONDS, HookOptions
 from installer_plugin.hosts.bootc import install as bootc_install
 from installer_plugin.hosts.bootc.bootc_cli import parse_bootc_install
-from installer_plugin.hosts.bootc.hook_phases import HookOptions
 from installer_plugin.hosts.bootc.mode import When
 from installer_plugin.hosts.bootc.run import InstallRequest
 from installer_plugin.image_json import verified_json

@@ -23,6 +23,7 @@ from installer_plugin.events import Events
 from installer_plugin.files.rootfs import printable
 from installer_plugin.hooks.argv import hook_argv
 from installer_plugin.hooks.directories import entry_problems
+from installer_plugin.hooks.options import TIMEOUT_SECONDS
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, Planned, require_allowed
 from installer_plugin.process.runner import STDERR_TAIL_LINES, Command, CommandError, Runner
@@ -32,7 +33,6 @@ Known = TypeVar("Known")
 STAGE = "hooks"
 SCHEMA = "bootc-bound-images/hook-state/2"
 NOT_APPLICABLE = 77
-TIMEOUT_SECONDS = 600.0
 UMASK = 0o022
 FIXED = MappingProxyType(
     {

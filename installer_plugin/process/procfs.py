@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
 ZOMBIE = "Z"
+MAX_ANCESTORS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,19 @@ def lives(pid: int) -> bool:
     """Whether the process *pid* is there and not a zombie."""
     process = find_process(pid)
     return process is not None and not process.has_ended
+
+
+def has_started_us(pid: int) -> bool:
+    """Whether the process *pid*, still alive, has started us, at however many removes."""
+    here = os.getppid()
+    for _ in range(MAX_ANCESTORS):
+        if here == pid:
+            return True
+        process = find_process(here)
+        if process is None:
+            return False
+        here = process.parent
+    return False
 
 
 def living_in_group(group: int) -> bool:

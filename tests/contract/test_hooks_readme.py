@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 from installer_plugin.hooks.directories import BACKUPS, PLACES
+from installer_plugin.hooks.options import TIMEOUT_SECONDS
 from installer_plugin.hooks.phases import OUR_STAGES, Phase
 from installer_plugin.hooks.running import (
     FIXED,
     KEPT,
     NOT_APPLICABLE,
     SCHEMA,
-    TIMEOUT_SECONDS,
     Facts,
 )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from installer_plugin.hosts.bootc.podman_shim import EVENTS
+from installer_plugin.hosts.bootc.shim_session import EVENTS
 from tests.faults.scene import APP
 from tests.hosts.scene import Scene, bind
 from tests.support.commands import run

@@ -5,6 +5,7 @@ import re
 import resource
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -22,15 +23,19 @@ def _compiled() -> None:
 
 
 def seconds(*argv: str) -> float:
-    """Return the processor time that Python takes, at best of several times."""
-    best = float("inf")
-    for _ in range(7):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run((sys.executable, *argv))
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        best = min(best, used)
-    return best
+    """Return the processor time that Python takes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run((sys.executable, *argv))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def times_click(*argv: str) -> float:
+    """Return how many times as long as click alone a command takes, one right after the other.
+
+    What else runs on the machine slows both down, and changes all the time.
+    """
+    return median(seconds(*argv) / seconds(*CLICK) for _ in range(11))
 
 
 def loaded(*argv: str) -> set[str]:
@@ -40,7 +45,7 @@ def loaded(*argv: str) -> set[str]:
 
 
 def test_version_takes_at_most_twice_what_click_takes() -> None:
-    assert seconds(*PROGRAM, "--version") <= 2 * seconds(*CLICK)
+    assert times_click(*PROGRAM, "--version") <= 2
 
 
 def test_list_of_two_units_takes_at_most_three_times_what_click_takes(tmp_path: Path) -> None:
@@ -50,7 +55,7 @@ def test_list_of_two_units_takes_at_most_three_times_what_click_takes(tmp_path: 
     for name in ("a.image", "b.image"):
         (units / name).write_text(f"[Image]\nImage=registry.example/{name}:1\n")
         (links / "bound-images.d" / name).symlink_to(f"/usr/share/containers/systemd/{name}")
-    assert seconds(*PROGRAM, "list", str(tmp_path)) <= 3 * seconds(*CLICK)
+    assert times_click(*PROGRAM, "list", str(tmp_path)) <= 3
 
 
 def test_list_of_a_directory_loads_nothing_of_stores_and_disks(tmp_path: Path) -> None:
@@ -60,6 +65,13 @@ def test_list_of_a_directory_loads_nothing_of_stores_and_disks(tmp_path: Path) -
     assert not parts & {"opening", "pipeline", "steps", "hosts", "hooks", "state", "expectations"}
     deeper = [n for n in found if ".storage." in n or ".block." in n]
     assert set(deeper) <= {"installer_plugin.storage.base", "installer_plugin.block.base"}
+
+
+def test_call_of_podman_that_is_passed_on_loads_nothing_of_an_installation() -> None:
+    found = loaded("-c", "import installer_plugin.hosts.bootc.podman_shim")
+    parts = {name.split(".")[1] for name in found if "." in name}
+    assert parts == {"errors", "events", "files", "hooks", "hosts", "process"}
+    assert not found & {f"installer_plugin.{name}" for name in ("hooks.running", "process.pool")}
 
 
 def test_version_loads_nothing_but_the_program_itself() -> None:

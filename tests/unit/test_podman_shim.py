@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 
 from installer_plugin.errors import ExitCode, Problem
-from installer_plugin.hosts.bootc.hook_phases import HookOptions
-from installer_plugin.hosts.bootc.podman_shim import (
-    DESTINATION,
-    Outcome,
-    Session,
-    main,
-    pushed_image,
-)
+from installer_plugin.hooks.options import HookOptions
+from installer_plugin.hosts.bootc.podman_shim import DESTINATION, main, pushed_image
+from installer_plugin.hosts.bootc.shim_session import Outcome, Session
 
 IMAGE = "quay.io/x/a:1"
 PUSH = ["image", "push", "--remove-signatures", IMAGE, DESTINATION + IMAGE]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from installer_plugin.hooks.directories import hook_directories
+from installer_plugin.hooks.options import HookOptions
 from installer_plugin.hooks.phases import RECORD_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, plans, require_allowed
 from installer_plugin.hooks.running import (
-    TIMEOUT_SECONDS,
     Facts,
     Surroundings,
     cleaned_up,
@@ -24,16 +24,6 @@ from installer_plugin.stages.record import remove_receipt
 from installer_plugin.state.run_stage import hook_state, note_overridden, stage_calls
 from installer_plugin.state.state_directory import StateDirectory
 from installer_plugin.storage.store.rollback import forget
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookOptions:
-    """How hooks are found and run."""
-
-    root: Path = Path("/")
-    """Where the hook directories are looked for."""
-    unsafe_skip_verify: bool = False
-    timeout: float = TIMEOUT_SECONDS
 
 
 class Phases:

@@ -27,6 +27,7 @@ from installer_plugin.errors import (
 from installer_plugin.events import Events, after_failure
 from installer_plugin.expectations import expected_of_resolved
 from installer_plugin.files.outlet import say
+from installer_plugin.hooks.options import HookOptions
 from installer_plugin.hooks.phases import Phase
 from installer_plugin.hosts.bootc.abandoned import close_abandoned
 from installer_plugin.hosts.bootc.boot_block import Unproven
@@ -35,9 +36,10 @@ from installer_plugin.hosts.bootc.bootc_cli import BootcInstall, SkipSpelling, V
 from installer_plugin.hosts.bootc.disk_room import room_problems, system_bytes
 from installer_plugin.hosts.bootc.entries_before import Before
 from installer_plugin.hosts.bootc.finalize import finalize, writable
-from installer_plugin.hosts.bootc.hook_phases import HookOptions, Phases, retarget
+from installer_plugin.hosts.bootc.hook_phases import Phases, retarget
 from installer_plugin.hosts.bootc.mode import Mode, When, choose_mode, situation_of
-from installer_plugin.hosts.bootc.podman_shim import EVENTS, Outcome, Session, shim_script
+from installer_plugin.hosts.bootc.podman_shim import shim_script
+from installer_plugin.hosts.bootc.shim_session import EVENTS, Outcome, Session
 from installer_plugin.hosts.bootc.target_checks import require_opening, require_target
 from installer_plugin.hosts.bootc.watchdog import Guard, guarding
 from installer_plugin.image_json import parse_verified
