@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from installer_plugin.errors import InterruptedBySignal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -25,6 +25,11 @@ class _Waiting:
 _waiting = _Waiting()
 
 
+def heeded() -> Sequence[signal.Signals]:
+    """The signals that ask us to stop, without those that we were started to ignore (nohup(1))."""
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Signals raise InterruptedBySignal in the main thread, once; later ones cannot disturb the
@@ -33,20 +38,25 @@ def interruptible() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+        for each in numbers:
+            signal.signal(each, _nothing)
         name = signal.Signals(number).name
         if _waiting.wanted:
             _waiting.came = name
         else:
             raise InterruptedBySignal(name)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    numbers = heeded()
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Ignore a signal, and let programs that we start not ignore it: they inherit SIG_IGN."""
 
 
 @contextmanager

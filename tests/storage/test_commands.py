@@ -532,6 +532,22 @@ def _copies(engine: str, mark: str, target: Path) -> bool:
     return any(f" {engine} " in line for line in _processes(mark))
 
 
+def test_signal_that_is_ignored_from_the_start_stays_ignored(large: Store, lab: Lab) -> None:
+    """As nohup(1) has it, and a shell's background jobs."""
+    ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *COMMAND)
+    with subprocess.Popen(
+        unshared((*ignoring, "copy", lab.root(LARGE), lab.target)), env={**os.environ, **large.env},
+        text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        while "copying 320 MiB" not in (said := process.stderr.readline()):
+            assert said, "it ended before it copied"
+        process.send_signal(signal.SIGHUP)
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "1 image verified" in out
+
+
 _INTERRUPTED_WHILE_LOADING = """
 import os, signal, sys
 from installer_plugin.cli import main

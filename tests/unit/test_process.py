@@ -354,6 +354,16 @@ def test_signal_while_a_program_is_started_leaves_none_behind(
     assert started[0].returncode == -signal.SIGTERM
 
 
+@pytest.mark.real
+def test_program_that_cleans_up_after_an_interruption_heeds_signals() -> None:
+    with interruptible():
+        with pytest.raises(InterruptedBySignal):
+            os.kill(os.getpid(), signal.SIGTERM)
+        command = Command(argv=("grep", "SigIgn", "/proc/self/status"), purpose="x")
+        ignored = int(Runner().run(command).stdout.split()[1], 16)
+    assert not ignored & (1 << signal.SIGTERM - 1 | 1 << signal.SIGINT - 1)
+
+
 # --- outputs without end ---------------------------------------------------------------------
 
 ENDLESS = (
