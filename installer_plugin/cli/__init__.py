@@ -16,11 +16,11 @@ def main(args: Sequence[str] | None = None, prog_name: str | None = None) -> Non
     """
     try:
         with interruptible():
-            from installer_plugin.cli.program import program  # noqa: PLC0415
+            from installer_plugin.cli.program import program  # noqa: PLC0415 - slow to load
 
             program(args, prog_name)
     except InterruptedBySignal as interruption:
-        from installer_plugin.files.outlet import say  # noqa: PLC0415
+        from installer_plugin.files.outlet import say  # noqa: PLC0415 - seldom needed
 
         hint = "everything it had started has ended; run the command again to go on"
         say(f"interrupted by {interruption.signal_name}: {hint}")

@@ -27,7 +27,7 @@ from installer_plugin.hooks.options import TIMEOUT_SECONDS
 from installer_plugin.hooks.phases import VERIFY_STAGE, Phase
 from installer_plugin.hooks.plan import PhasePlan, Planned, require_allowed
 from installer_plugin.process.runner import STDERR_TAIL_LINES, Command, CommandError, Runner
-from installer_plugin.process.signals import heeded
+from installer_plugin.process.signals import handled_by
 
 Known = TypeVar("Known")
 STAGE = "hooks"
@@ -268,9 +268,5 @@ def _signals_held(held: list[str]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, note) for number in heeded()}
-    try:
+    with handled_by(note):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

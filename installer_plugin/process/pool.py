@@ -192,11 +192,10 @@ class _Process:
         The pipe stays open meanwhile: a process that has just been started is still to open it.
         """
         os.write(self._jobs[1], pickle.dumps(None))
-        try:
-            self.thread.end()
-        finally:
-            for fd in self._jobs:
-                os.close(fd)
+        self.thread.wait()
+        for fd in self._jobs:
+            os.close(fd)
+        self.thread.check()
 
     def _follow(self, runner: Runner) -> None:
         failed = Failed(CommandError(self._command, "ended without an answer", ""))
@@ -290,7 +289,8 @@ def _done_here(schedule: Schedule) -> Generator[Moved | _Results]:
     finally:
         with uninterrupted():
             work.stop()
-            thread.end()
+            thread.wait()
+    thread.check()
 
 
 def _work_here(tasks: deque[Task], work: _Work) -> None:

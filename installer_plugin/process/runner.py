@@ -198,7 +198,7 @@ class Runner:
         finally:
             self._forget(child)
 
-    def _begun(self, command: Command, streams: Streams = Streams.APART) -> subprocess.Popen[bytes]:
+    def _begun(self, command: Command, streams: Streams) -> subprocess.Popen[bytes]:
         """A child that is started; a signal in the midst of that leaves none behind."""
         child = None
         try:
@@ -305,19 +305,18 @@ class Runner:
         Yields its process ID and that line. For programs that set something up, say so, and keep it
         while their stdin is open. Raises CommandError when it ends before it has said anything.
         """
-        child = self._begun(command)
-        try:
-            if child.stdout is None:
-                raise RuntimeError("started without a pipe")
-            line = child.stdout.readline(LINE_LIMIT)
-            if not line:
-                _, err = _said(child, b"", float("inf"))
-                stderr = err.decode(errors="replace")
-                raise CommandError(command, _ending(child.returncode), stderr)
-            yield child.pid, line
-        finally:
-            _end(child, self._grace)
-            self._forget(child)
+        with self._started(command) as child:
+            try:
+                if child.stdout is None:
+                    raise RuntimeError("started without a pipe")
+                line = child.stdout.readline(LINE_LIMIT)
+                if not line:
+                    _, err = _said(child, b"", float("inf"))
+                    stderr = err.decode(errors="replace")
+                    raise CommandError(command, _ending(child.returncode), stderr)
+                yield child.pid, line
+            finally:
+                _end(child, self._grace)
 
 
 def _start(command: Command, streams: Streams) -> subprocess.Popen[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -25,8 +25,19 @@ class _Waiting:
 _waiting = _Waiting()
 
 
-def heeded() -> Sequence[signal.Signals]:
-    """The signals that ask us to stop, without those that we were started to ignore (nohup(1))."""
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have *handler* called for signals that ask us to stop, unless we were started to ignore them."""
+    before = {number: signal.signal(number, handler) for number in _heeded()}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def _heeded() -> Sequence[signal.Signals]:
+    """The signals that we handle: not those that nohup(1), say, has us ignore."""
     return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
@@ -38,7 +49,7 @@ def interruptible() -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        for each in numbers:
+        for each in _heeded():
             signal.signal(each, _nothing)
         name = signal.Signals(number).name
         if _waiting.wanted:
@@ -46,13 +57,8 @@ def interruptible() -> Iterator[None]:
         else:
             raise InterruptedBySignal(name)
 
-    numbers = heeded()
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
+    with handled_by(handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from installer_plugin.process.signals import uninterrupted
 
 
 class Thread(threading.Thread):
-    """A thread whose error is raised where it is waited for.
+    """A thread that keeps its error for who waits for it.
 
     Python does not wait for it at its own end: whatever interrupts us, we end.
     """
@@ -30,13 +30,16 @@ class Thread(threading.Thread):
         """Do the work."""
         try:
             self._work()
-        except BaseException as error:  # noqa: BLE001 - raised again, for who waits
+        except BaseException as error:  # noqa: BLE001 - raised again by check
             self._error = error
 
-    def end(self) -> None:
-        """Wait for the end, if it was started; raises what the work has raised."""
+    def wait(self) -> None:
+        """Return when it has ended, also when it was never started."""
         if self.ident is not None:
             self.join()
+
+    def check(self) -> None:
+        """Raise what the work has raised."""
         if self._error:
             raise self._error
 
@@ -45,7 +48,7 @@ class Thread(threading.Thread):
 def alongside(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
     """Do *work* in a thread while the body runs; it is given the event that tells it to end.
 
-    Raises what the work has raised.
+    Raises what the work has raised, unless the body has failed.
     """
     ended = threading.Event()
     thread = Thread(partial(work, ended), name)
@@ -55,4 +58,5 @@ def alongside(work: Callable[[threading.Event], None], name: str) -> Iterator[No
     finally:
         with uninterrupted():
             ended.set()
-            thread.end()
+            thread.wait()
+    thread.check()

@@ -26,6 +26,7 @@ from installer_plugin.process import pool, signals, threads
 from installer_plugin.process.pool import Crew
 from installer_plugin.process.runner import Runner
 from tests.storage.test_pool import Told
+from tests.support.kernel import orphans_come_to_us
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction
@@ -34,7 +35,6 @@ WATCHED = {str(module.__file__) for module in (pool, signals, threads)}
 SECONDS = 20
 UNDISTURBED, INTERRUPTED = 0, 130
 PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
 
 Place = str
 """The lines that the watched modules are at, the innermost first."""
@@ -89,17 +89,22 @@ def _interrupt_at(wanted: Place) -> Callable[[Place], None]:
 def main(workers: int) -> None:
     if workers == 1:
         WATCHED.add(threading.__file__)  # the same for processes, each of which takes its time
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what outlives its parent becomes a child of ours
+    wrong = []
+    with orphans_come_to_us():
+        places = _places(workers)
+        for place in places:
+            code = _forked(partial(work, workers, _interrupt_at(place)))
+            if code not in {UNDISTURBED, INTERRUPTED}:
+                wrong.append(f"{place}: {code}")
+    sys.stdout.write("\n".join((*wrong, f"{len(places)} places were tried\n")))
+
+
+def _places(workers: int) -> list[Place]:
+    """Where the main thread is when nothing disturbs it."""
     with TemporaryFile("w+") as file:
         _forked(partial(work, workers, partial(print, file=file)))
         file.seek(0)
-        places = file.read().splitlines()
-    wrong = []
-    for place in places:
-        code = _forked(partial(work, workers, _interrupt_at(place)))
-        if code not in {UNDISTURBED, INTERRUPTED}:
-            wrong.append(f"{place}: {code}")
-    sys.stdout.write("\n".join((*wrong, f"{len(places)} places were tried\n")))
+        return file.read().splitlines()
 
 
 def _forked(act: Callable[[], int]) -> int | str:
@@ -107,7 +112,7 @@ def _forked(act: Callable[[], int]) -> int | str:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         sys.exit(act())
     code: int | str = "nothing"
     deadline = time.monotonic() + SECONDS
@@ -122,10 +127,6 @@ def _forked(act: Callable[[], int]) -> int | str:
                 os.waitpid(each, 0)
         time.sleep(0.001)
     return code
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _children() -> list[int]:

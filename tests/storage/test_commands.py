@@ -532,6 +532,13 @@ def _copies(engine: str, mark: str, target: Path) -> bool:
     return any(f" {engine} " in line for line in _processes(mark))
 
 
+def _wait_for_words(process: subprocess.Popen[str], words: str) -> None:
+    """Return when a process that copies has said so."""
+    assert process.stderr is not None
+    while words not in (said := process.stderr.readline()):
+        assert said, "it ended before it copied"
+
+
 def test_signal_that_is_ignored_from_the_start_stays_ignored(large: Store, lab: Lab) -> None:
     """As nohup(1) has it, and a shell's background jobs."""
     ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *COMMAND)
@@ -539,9 +546,7 @@ def test_signal_that_is_ignored_from_the_start_stays_ignored(large: Store, lab: 
         unshared((*ignoring, "copy", lab.root(LARGE), lab.target)), env={**os.environ, **large.env},
         text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        assert process.stderr is not None
-        while "copying 320 MiB" not in (said := process.stderr.readline()):
-            assert said, "it ended before it copied"
+        _wait_for_words(process, "copying 320 MiB")
         process.send_signal(signal.SIGHUP)
         out, err = process.communicate()
     assert process.returncode == 0, err
@@ -585,11 +590,7 @@ def test_interrupted_copy_ends_cleanly_and_can_be_run_again(
         unshared((*COMMAND, *argv)), env=env, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        assert process.stderr is not None
-        said = ""
-        while f"copying 320 MiB with {engine}" not in said:
-            said = process.stderr.readline()
-            assert said, "it ended before it copied"
+        _wait_for_words(process, f"copying 320 MiB with {engine}")
         with _mounts_of(process.pid) as mounts:
             before = mounts()
             wait_until(lambda: _copies(engine, mark, lab.target))

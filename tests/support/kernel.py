@@ -1,5 +1,9 @@
-"""What the kernel under the tests can do."""
+"""What the kernel under the tests can do, and does for them."""
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 MISC = Path("/proc/misc")
@@ -12,6 +16,17 @@ NO_VFAT = "this kernel has no vfat (not in /proc/filesystems, no module to load)
 NO_NBD = f"this kernel has no network block devices (modprobe nbd);\n{ELSEWHERE}"
 HIDE_DEVICE_MAPPER = f"mount --bind /dev/null {MISC}\n"
 """A shell's command, in mounts of its own, after which the kernel seems to have none."""
+
+
+@contextmanager
+def orphans_come_to_us() -> Iterator[None]:
+    """Be to all that is started below us what the first process of a container is."""
+    set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+    set_subreaper(1)
+    try:
+        yield
+    finally:
+        set_subreaper(0)
 
 
 def has_device_mapper(misc: str) -> bool:

@@ -1,11 +1,9 @@
 """Programs whose output is taken line by line, and their end."""
 
-import ctypes
 import os
 import signal
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from installer_plugin.process import runner
 from installer_plugin.process.pipes import LINE_LIMIT, Lines
 from installer_plugin.process.procfs import lives
 from installer_plugin.process.runner import Command, CommandError, Runner
+from tests.support.kernel import orphans_come_to_us
 from tests.support.waiting import SECONDS, meanwhile, wait_until
 
 real = pytest.mark.real
@@ -46,11 +45,9 @@ def test_bytes_are_cut_into_lines(chunks: list[bytes], expected: list[str]) -> N
 
 @pytest.fixture
 def nobody_collects_zombies() -> Iterator[None]:
-    """We are what the first process of a container is, and do as little: orphans come to us."""
-    set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
-    set_subreaper(1)
-    yield
-    set_subreaper(0)
+    """We are what the first process of a container is, and do as little."""
+    with orphans_come_to_us():
+        yield
 
 
 @real

@@ -50,7 +50,7 @@ def install(session: Session) -> Outcome:
 
 @contextmanager
 def _ended_with(owner: int) -> Iterator[None]:
-    """Raise InterruptedBySignal when we are told to end, or bootc or the installation is no more."""
+    """Raise InterruptedBySignal when we are told to end, and when bootc or the installation has ended."""
 
     def watch(over: Event) -> None:
         while not over.wait(WATCH_SECONDS):

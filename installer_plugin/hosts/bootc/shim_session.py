@@ -32,7 +32,7 @@ class Session:
     disk: Path | None = None
     """The disk that bootc installs to."""
     record: Path | None = None
-    """Of the guard, to be closed once the boot entries are set aside."""
+    """The record of the guard, which is closed once the boot entries are set aside."""
     spare: Entries = frozenset()
     """Boot entries that were there before bootc."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from installer_plugin.errors import (
@@ -22,7 +22,6 @@ from installer_plugin.files.atomic import replace_file
 from installer_plugin.hosts.image_builder.mode import When
 from installer_plugin.hosts.image_builder.os_content import OsImageContent
 from installer_plugin.request import Request
-from installer_plugin.stages.report import problem_json
 from installer_plugin.state import codec
 
 SESSION, KNOWN, OUTCOME, EVENTS = "session.json", "known.pickle", "outcome.json", "events"
@@ -97,7 +96,7 @@ class BuildOutcome:
     def save(self, folder: Path) -> None:
         """Leave it for the build."""
         data = {name: getattr(self, name) for name in self.__slots__}
-        data["problems"] = [problem_json(problem) for problem in self.problems]
+        data["problems"] = [asdict(problem) for problem in self.problems]
         replace_file(folder / OUTCOME, json.dumps(data).encode())
 
     @classmethod
